@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The digest of all RAM, kept up to date from dirty pages.
+
+The digest is the sum (modulo 2**64) over all non-zero pages of `xxh3(page, seed=page number)`. It is a function of
+RAM's contents alone: a caller may report too many dirty pages (a page table walk, a restored snapshot), never too
+few, and two replicas whose engines dirtied different supersets still agree.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import xxhash
+
+PAGE = 4096
+_ZERO = bytes(PAGE)
+_MASK = (1 << 64) - 1
+
+
+class PageDigest:
+    """`update(dirty pages)` returns the digest of the whole of RAM."""
+
+    def __init__(self, ram: memoryview) -> None:
+        self._ram = ram
+        self._parts = array("Q", bytes(8 * (len(ram) // PAGE)))
+        self._total = 0
+
+    def update(self, pages: Iterable[int]) -> int:
+        """Rehash `pages` (page numbers in RAM) and return the digest of all pages."""
+        total, parts, ram = self._total, self._parts, self._ram
+        for page in pages:
+            content = bytes(ram[page * PAGE : page * PAGE + PAGE])
+            part = 0 if content == _ZERO else xxhash.xxh3_64_intdigest(content, page)
+            total += part - parts[page]
+            parts[page] = part
+        self._total = total & _MASK
+        return self._total
+
+    def rebuild(self) -> int:
+        """Rehash everything, after RAM was loaded from a snapshot."""
+        return self.update(range(len(self._parts)))
