@@ -19,6 +19,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftvm.config import MachineConfig
 
 FINISHER_BASE, FINISHER_SIZE = 0x0010_0000, 0x1000
 RTC_BASE, RTC_SIZE, RTC_IRQ = 0x0010_1000, 0x1000, 11
@@ -85,3 +89,8 @@ def virtio_slots(disks: int, networks: int, block_service: bool) -> tuple[Virtio
     kinds += [(SlotKind.PORT, 0)] * block_service
     kinds += [(SlotKind.ENTROPY, 0)]
     return tuple(VirtioSlot(index, kind, unit) for index, (kind, unit) in enumerate(kinds))
+
+
+def slots(config: MachineConfig) -> tuple[VirtioSlot, ...]:
+    """The filled slots of the machine that a file describes."""
+    return virtio_slots(len(config.disk), len(config.network), config.service_block is not None)
