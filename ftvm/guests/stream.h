@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The port's incoming byte stream, cut into NBD requests, and the connection it belongs to.
+ */
+#ifndef STREAM_H
+#define STREAM_H
+
+#include "job.h"
+
+void stream_init(void);
+bool stream_serve(void);             /* starts every request that can be started; did it do something? */
+void stream_post(void);              /* gives the port buffers to receive into */
+bool stream_stalled(void);           /* a request waits for memory that is in use */
+void stream_reset(void);             /* the host side closed the port: what was received in part is void */
+u32 stream_generation(void);         /* counts connections, so that replies to an old one are dropped */
+
+#endif
