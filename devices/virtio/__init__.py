@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""virtio-mmio version 2 devices (OASIS virtio 1.2)."""
+"""Virtio devices (OASIS virtio 1.2) behind the memory-mapped transport."""
