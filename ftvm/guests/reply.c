@@ -8,11 +8,12 @@
 #include "virtio_port.h"
 
 #define BATCHES 32
+#define BATCH_BYTES (256U << 10)     /* a batch that holds so much is sent: devices bound what one chain may carry */
 
 struct batch {
     struct batch *next;
     struct chunk *chunks;            /* to be dropped when sent */
-    u32 segments, headers;
+    u32 segments, headers, bytes;
     struct segment segment[PORT_SEND_SEGMENTS_MAX];
     u8 header[PORT_SEND_SEGMENTS_MAX][NBD_REPLY_BYTES];
 };
@@ -38,6 +39,11 @@ void reply_init(void)
         release(&batches[i]);
 }
 
+static bool full(const struct batch *b)
+{
+    return b->segments == port_send_segments() || b->headers == PORT_SEND_SEGMENTS_MAX || b->bytes >= BATCH_BYTES;
+}
+
 static bool send(void)
 {
     if (!port_send(open->segment, open->segments, open))
@@ -49,7 +55,7 @@ static bool send(void)
 /* An open batch with room for one more header or segment; false when none can be had now. */
 static bool make_room(void)
 {
-    if (open && (open->segments == port_send_segments() || open->headers == PORT_SEND_SEGMENTS_MAX) && !send())
+    if (open && full(open) && !send())
         return false;
     if (open)
         return true;
@@ -58,12 +64,13 @@ static bool make_room(void)
         return false;
     free_batches = open->next;
     open->chunks = 0;
-    open->segments = open->headers = 0;
+    open->segments = open->headers = open->bytes = 0;
     return true;
 }
 
 static void add(u8 *at, u32 length)
 {
+    open->bytes += length;
     struct segment *last = open->segments ? &open->segment[open->segments - 1] : 0;
     if (last && (u8 *)last->base + last->length == at)
         last->length += length;
