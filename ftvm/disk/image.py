@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`DiskImage`: one side's copy of a replicated disk in a sparse file; a thread of its own waits for fdatasync(2).
+
+The thread starts at the first flush that has something to do. Whoever waits for durability polls `fileno()`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from ftvm.disk.barrier import BarrierDisk, Operation
+from ftvm.disk.storage import FileStorage
+
+
+class DiskImage(BarrierDisk):
+    """An image file of `size` bytes, made sparse when missing. DiskRefused when it is in use or of another size."""
+
+    def __init__(self, path: Path | str, size: int, create: bool = True) -> None:
+        super().__init__(FileStorage(Path(path), size, create))
+        self.path = Path(path)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def fileno(self) -> int:
+        """Readable after a sync has become durable or the storage has failed, until `acknowledge` is called."""
+        return self._event
+
+    def acknowledge(self) -> None:
+        """What `fileno` announced has been seen."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+
+    def _enqueue(self, operation: Operation) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"sync {self.path.name}", daemon=True)
+            self._thread.start()
+        super()._enqueue(operation)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._stopping:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+            if self._work():
+                os.eventfd_write(self._event, 1)
+            if self._failure is not None:
+                return
+
+    def drain(self) -> None:
+        """Wait until nothing is queued. Raises DiskFailure."""
+        if self._queue:
+            with self._changed:
+                while self._queue and self._failure is None:
+                    self._changed.wait()
+        self.check()
+
+    def close(self) -> None:
+        """Let the worker finish, and release the file."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        os.close(self._event)
+        self._storage.close()
