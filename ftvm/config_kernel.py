@@ -7,29 +7,26 @@ of one's own that happens to be called `blockd` is written `./blockd`.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-_SUFFIX = ".elf"
+from ftvm.guests import catalog
 
 
-@cache
 def bundled_guests() -> tuple[str, ...]:
     """Names of the guests that come with the package."""
-    names = (item.name for item in files("ftvm.guests").iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
-
-
-def bundled_guest(name: str) -> bytes:
-    """The ELF file of a bundled guest."""
-    assert name in bundled_guests(), name
-    return files("ftvm.guests").joinpath(name + _SUFFIX).read_bytes()
+    return tuple(guest.name for guest in catalog.GUESTS)
 
 
 def is_bundled(kernel: str) -> bool:
     """True when `kernel`, as written in a machine file, names a bundled guest."""
-    return kernel in bundled_guests()
+    return catalog.find(kernel) is not None
+
+
+def bundled_guest(name: str) -> Path:
+    """The ELF file of a bundled guest."""
+    guest = catalog.find(name)
+    assert guest is not None, name
+    return guest.path
 
 
 def resolve(path: str, base: Path) -> Path:

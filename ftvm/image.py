@@ -110,7 +110,7 @@ def load_kernel(content: bytes, memory: int, name: str) -> Kernel:
 def _kernel_file(config: MachineConfig) -> tuple[str, bytes]:
     path = config.kernel_path
     if path is None:
-        return config.machine.kernel, bundled_guest(config.machine.kernel)
+        return config.machine.kernel, _read(bundled_guest(config.machine.kernel), "kernel")
     if not path.exists():
         raise ImageError(f"machine.kernel: there is no file {path} and no bundled guest of that name{_bundled()}")
     return str(path), _read(path, "kernel")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ftvm log`: look into a recording without running its guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftvm.commands.options import json_option, print_json
+
+_log_argument = click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.group()
+def command() -> None:
+    """Look into a recording, without running its guest."""
+
+
+@command.command()
+@_log_argument
+@json_option
+def stat(log: Path, as_json: bool) -> None:
+    """Count what is in a recording: entries, events, bytes, guest time."""
+    from replay import inspect
+
+    found = inspect.stat(log).as_dict()
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number}" for key, number in value.items()) or "-"
+        elif isinstance(value, float):
+            value = f"{value:.2f}"
+        click.echo(f"{name.replace('_', ' '):<26}{'-' if value in (None, '') else value}")
+
+
+@command.command()
+@_log_argument
+@click.option("--from", "first", type=click.IntRange(min=0), default=0, help="First entry to show.")
+@click.option("--to", "last", type=click.IntRange(min=0), help="Last entry to show.")
+def show(log: Path, first: int, last: int | None) -> None:
+    """Print a recording's entries, one a line."""
+    from replay import inspect
+
+    for line in inspect.show(log, first, last):
+        click.echo(line)
+
+
+@command.command()
+@_log_argument
+@json_option
+def verify(log: Path, as_json: bool) -> None:
+    """Check a recording's structure. Exit code 0: whole, or with a torn tail; 1: damaged."""
+    from replay import inspect
+
+    verdict = inspect.verify(log)
+    if as_json:
+        print_json(verdict.as_dict() | {"exit_code": verdict.exit_code})
+    else:
+        click.echo(verdict.words)
+    raise click.exceptions.Exit(verdict.exit_code)

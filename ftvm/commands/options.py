@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Options that several commands share, so that they are called and mean the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Function = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+log_json_option = click.option("--log-json", is_flag=True, help="Log structured lines (JSON) to standard error.")
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The pair's state directory, instead of the one that follows from its name.",
+)
+machine_argument = click.argument("machine", metavar="MACHINE.toml", type=click.Path(path_type=Path, dir_okay=False))
+
+
+def pair_options(function: Function) -> Function:
+    """NAME or --state-dir: an existing pair (see `ftvm.state_dir.find`)."""
+    return click.argument("name", required=False)(state_dir_option(function))
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, default=str))

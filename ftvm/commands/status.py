@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ftvm status`: what a pair is doing. Exit code 1 when no side is live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftvm.commands.options import json_option, pair_options, print_json
+
+_COLUMNS = ("side", "role", "pid", "sequence", "acked", "executed", "durable", "lag ms", "clock", "log B/s")
+_FIELDS = ("role", "pid", "sequence", "acked", "executed", "durable", "lag_ms", "clock", "log_bytes_per_s")
+
+
+@click.command()
+@pair_options
+@json_option
+def command(name: str | None, state_dir: Path | None, as_json: bool) -> None:
+    """Show a pair: roles, terms, progress, alarms.
+
+    Answers within a second whatever state the sides are in. Exit code 1 when no side is live.
+    """
+    from ftvm.state_dir import find
+    from ftvm.status import read_status
+
+    status = read_status(find(name, state_dir))
+    if as_json:
+        print_json(status)
+    else:
+        click.echo(describe(status))
+    if status["primary"] is None:
+        raise click.exceptions.Exit(1)
+
+
+def describe(status: dict[str, Any]) -> str:
+    """The status for people."""
+    protection = "protected" if status["protected"] else "NOT protected"
+    if status["primary"] is None:
+        protection = "not running"
+    lines = [f"{status['name']}: term {status['term']}, {protection}"]
+    lines += [f"  alarm: {alarm}" for alarm in status["alarms"]]
+    lines += [f"  serves {address}" for address in status["services"]]
+    rows = [_COLUMNS, *((side, *(_cell(shown[key]) for key in _FIELDS)) for side, shown in status["sides"].items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
