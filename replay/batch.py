@@ -45,7 +45,7 @@ from replay.varint import fold, put, take, take_many, unfold
 
 COUNT_MAX: Final = 255
 REASON, EVENTS, BUDGET, SPAN, REACHED, SHORT, RARE = 0x03, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80
-RARE_CLOCK, RARE_TIME, RARE_FLAGS, RARE_PAGES = 0x01, 0x02, 0x04, 0x08
+RARE_CLOCK, RARE_TIME, RARE_FLAGS, RARE_PAGES, RARE_ALL = 0x01, 0x02, 0x04, 0x08, 0x0F
 REASON_IDLE, REASON_IN_EXTRAS = 1, 3
 RECENT: Final = 8
 U32: Final = Struct("<I")
@@ -255,8 +255,9 @@ class BatchDecoder:
         if head & EVENTS:
             events, at = _take_events(body, at)
         entry = check_entry(Entry(sequence, clock, time, time + span, context.budget, events, flags))
-        if run < 0 or clock + run > U64_MAX or not 0 <= reached <= U64_MAX:
-            raise LogError(f"entry {sequence} ends at the impossible clock {clock + run} or time {reached}")
+        if run < 0 or clock + run > U64_MAX or not 0 <= reached <= U64_MAX or reason > U64_MAX:
+            end_words = f"clock {clock + run}, time {reached}, reason {reason}"
+            raise LogError(f"entry {sequence} has an impossible end: {end_words}")
         context.advance(time, reason, clock + run, reached)
         return entry, RecordedResult(reason, clock + run, reached, digest, pages), at
 
@@ -268,6 +269,8 @@ class BatchDecoder:
 
 def _take_rare(body: bytes, at: int, clock: int) -> tuple[bool, int, int, int, int]:
     rare, at = take(body, at)
+    if rare > RARE_ALL:
+        raise LogError(f"entry has the unknown marks {rare:#x}")
     flags = pages = 0
     if rare & RARE_CLOCK:
         clock, at = take(body, at)
@@ -290,6 +293,8 @@ def _take_events(body: bytes, at: int) -> tuple[tuple[Event, ...], int]:
     for _ in range(count):
         (kind, unit, length), at = take_many(body, at, 3)
         total += length
+        if max(kind, unit) > U64_MAX:
+            raise LogError(f"event of kind {kind} for unit {unit} is impossible")
         if total > EVENT_BYTES_MAX or at + length > len(body):
             raise LogError(f"event of {length} bytes does not fit its entry")
         events.append(Event(kind, unit, body[at : at + length]))

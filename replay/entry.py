@@ -28,6 +28,7 @@ EVENTS_MAX: Final = 4096  # in one entry
 EVENT_BYTES_MAX: Final = 64 << 20  # of all events of one entry together; a block client's largest write is 32 MiB
 FIELDS: Final = ("sequence", "clock", "time", "time_max", "budget")
 INTEGERS: Final = [int] * len(FIELDS)
+NUMBERS: Final = (*FIELDS, "flags")
 
 
 class EntryFlag(IntFlag):
@@ -110,7 +111,7 @@ def decode_entry(data: bytes | memoryview) -> Entry:
         raise _bad_number(f"entry's {name}", value)
     events = decode_events(fields[5]) if len(fields) > 5 else ()
     flags = fields[6] if len(fields) > 6 else 0
-    if type(flags) is not int or not 0 <= flags <= U64_MAX:
+    if type(flags) is not int:
         raise _bad_number("entry's flags", flags)
     sequence, clock, time, time_max, budget = numbers
     return check_entry(Entry(sequence, clock, time, time_max, budget, events, flags))
@@ -130,9 +131,9 @@ def decode_events(rows: object) -> tuple[Event, ...]:
 
 def check_entry(entry: Entry) -> Entry:
     """The entry itself, when its numbers fit their types and one another; else `LogError`."""
-    numbers = (entry.sequence, entry.clock, entry.time, entry.time_max, entry.budget)
+    numbers = (entry.sequence, entry.clock, entry.time, entry.time_max, entry.budget, entry.flags)
     if max(numbers) > U64_MAX or min(numbers) < 0:
-        name, value = next((n, v) for n, v in zip(FIELDS, numbers, strict=True) if not 0 <= v <= U64_MAX)
+        name, value = next((n, v) for n, v in zip(NUMBERS, numbers, strict=True) if not 0 <= v <= U64_MAX)
         raise _bad_number(f"entry's {name}", value)
     if entry.time_max < entry.time or entry.clock + entry.budget > U64_MAX:
         raise _contradiction(entry.clock, entry.time, entry.time_max, entry.budget)
