@@ -9,7 +9,7 @@ few, and two replicas whose engines dirtied different supersets still agree.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import xxhash
 
@@ -40,3 +40,12 @@ class PageDigest:
     def rebuild(self) -> int:
         """Rehash everything, after RAM was loaded from a snapshot."""
         return self.update(range(len(self._parts)))
+
+
+def pages_of(bitmap: bytes) -> Iterator[int]:
+    """Page numbers of the bits that are set, lowest bit first."""
+    for index, byte in enumerate(bitmap):
+        if byte:
+            for bit in range(8):
+                if byte >> bit & 1:
+                    yield index * 8 + bit

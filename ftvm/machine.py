@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The deterministic machine: `run(entry) -> EpochResult`. Same entries from the same state: same outputs, same state.
+
+    entry -> [events delivered] -> [hart runs one epoch] -> [supervisor] -> result with digest
+                 |                      |  MMIO -> bus -> devices -> outputs (emitted at once, and in the result)
+                 v                      v
+              devices, journal       disks (each replica does its own I/O)
+
+Nothing here may read a clock, a socket or a random number: a test enforces it by imports. Outputs are handed to
+`emit(sequence, index, output)` at the very moment that the guest makes them, so that the live side can let them go
+inside the epoch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Final
+
+import msgpack
+import xxhash
+
+from devices.event import Event, EventKind, Output, OutputKind
+from devices.memory import GuestMemory
+from devices.virtio.blk import BlockBackend
+from ftvm.board import RAM_BASE
+from ftvm.config import MachineConfig
+from ftvm.driver import Supervisor
+from ftvm.hardware import Hardware
+from ftvm.hart import ENGINE_VERSION, Hart, StopReason
+from ftvm.image import LoadedImage
+from ftvm.pages import PageDigest, pages_of
+from ftvm.ram_image import pack_ram, unpack_ram
+from ftvm.sbi import Sbi
+from ftvm.service.journal import Journal
+from replay.entry import Entry, EntryFlag, EpochResult
+
+STATE_VERSION: Final = 1
+CORE_VERSION: Final = 1  # raised when the same entries would give another run
+ENGINE: Final = f"unicorn {ENGINE_VERSION}, core {CORE_VERSION}"
+STOP: Final = b"stop"
+RESET: Final = b"reset"
+
+Emit = Callable[[int, int, Output], None]
+Sections = list[tuple[str, bytes]]
+
+
+class EpochEnd(IntEnum):
+    """Why an epoch ended; part of the result, so both replicas must agree on it."""
+
+    LIMIT = 0  # the clock reached start + budget
+    IDLE = 1  # wfi with nothing pending
+    RESTARTED = 2  # the driver died and was restarted
+    RESET = 3  # the guest (or an operator) reset the machine
+    POWEROFF = 4  # the guest switched itself off: final
+    STOPPED = 5  # an operator stopped the machine by a control entry: final
+    FAILED = 6  # the guest cannot go on and is not to be restarted: final
+
+
+FINAL: Final = frozenset({EpochEnd.POWEROFF, EpochEnd.STOPPED, EpochEnd.FAILED})
+
+
+class Machine:
+    """One guest: hart, RAM, devices, and the replicated half of the block service."""
+
+    def __init__(
+        self, config: MachineConfig, image: LoadedImage, disks: Sequence[BlockBackend], emit: Emit | None = None
+    ) -> None:
+        self.config = config
+        self.image = image
+        self.emit = emit
+        self.sequence = 0
+        self.failure = ""
+        self._outputs: list[Output] = []
+        self._output_crc = 0
+        self._power: tuple[str, int] | None = None
+        self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi)
+        self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.wrote)
+        self.supervisor = Supervisor(restart=config.driver_restart)
+        self.hardware = Hardware(config, self, disks)
+        self._bus = self.hardware.bus
+        self.sbi = Sbi(self.hardware.uart, self.memory.read, self.memory.write, self.power)
+        self.journal: Journal | None = None
+        if config.service_block is not None:
+            self.journal = Journal(self.hardware.to_driver, self.output, self.violation, config.watchdog_ticks)
+        self._pages = PageDigest(self.hart.ram)
+        self._boot()
+
+    # -- what the guest's world reads ---------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> int:
+        """Guest progress: bytes of retired code plus one per synchronous trap."""
+        return self.hart.clock
+
+    @property
+    def time(self) -> int:
+        """Guest time in ticks of 100 ns."""
+        return self.hart.time
+
+    @property
+    def deadline(self) -> int | None:
+        """Guest time at which the machine has something to do although no event arrives; None for never."""
+        due = [self.hart.deadline, self.hardware.deadline, self.journal.deadline() if self.journal else None]
+        return min((ticks for ticks in due if ticks is not None), default=None)
+
+    @property
+    def outstanding(self) -> int:
+        """Client requests that the driver has not answered."""
+        return self.journal.outstanding if self.journal else 0
+
+    @property
+    def entropy_wanted(self) -> int:
+        """Random bytes that the guest waits for."""
+        return self.hardware.entropy_wanted
+
+    # -- the seam -----------------------------------------------------------------------------------------------
+
+    def run(self, entry: Entry) -> EpochResult:
+        """Run one epoch; `entry` is all that is not determined by the machine's state."""
+        if entry.clock != self.hart.clock:
+            raise ValueError(f"entry {entry.sequence} starts at clock {entry.clock}, the machine is at {self.hart.clock}")
+        self.sequence = entry.sequence
+        self._outputs = []
+        self._power = None
+        stop = False
+        for event in entry.events:
+            stop = self._deliver(event, entry.time) or stop
+        reason = EpochEnd.STOPPED if stop else self._execute(entry)
+        self.hardware.flush()
+        pages = self._digest_pages() if entry.flags & EntryFlag.DIGEST_PAGES else 0
+        return EpochResult(
+            sequence=entry.sequence,
+            reason=int(reason),
+            clock=self.hart.clock,
+            time=max(self.hart.time, entry.time),
+            digest=self.digest(),
+            pages=pages,
+            outputs=tuple(self._outputs),
+        )
+
+    def _execute(self, entry: Entry) -> EpochEnd:
+        stopped = self.hart.run(entry.time, entry.time_max, entry.budget)
+        self.hardware.expire()
+        if stopped == StopReason.GUEST_ERROR:
+            self.supervisor.report(self.hart.error)
+        if self._power is not None:
+            action, reason = self._power
+            if reason == 0:
+                return self._power_request(action)
+            self.supervisor.report(f"the guest asked for {action} with failure reason {reason} (panic)")
+        if self.journal is not None and (number := self.journal.overdue(self.hart.time)) is not None:
+            self.supervisor.report(f"request {number} is overdue")
+        if self.supervisor.pending:
+            return self._bury()
+        return EpochEnd.IDLE if stopped == StopReason.IDLE else EpochEnd.LIMIT
+
+    def _power_request(self, action: str) -> EpochEnd:
+        if action == "poweroff":
+            return EpochEnd.POWEROFF
+        self._reboot()
+        return EpochEnd.RESET
+
+    def _bury(self) -> EpochEnd:
+        """The driver has died: restart it, or give up."""
+        if not self.supervisor.take():
+            self.failure = self.supervisor.cause
+            self.output(Output(OutputKind.NOTICE, 0, f"the guest has failed: {self.failure}".encode()))
+            return EpochEnd.FAILED
+        text = f"driver restart {self.supervisor.restarts}: {self.supervisor.cause}"
+        self.output(Output(OutputKind.NOTICE, 0, text.encode()))
+        if self.journal is not None:
+            self.journal.died()
+        self._reboot()
+        return EpochEnd.RESTARTED
+
+    def _reboot(self) -> None:
+        self.hardware.flush()
+        self.hardware.reset()
+        self._boot()
+        if self.journal is not None:
+            self.journal.restarted(self.hart.time)
+
+    def _boot(self) -> None:
+        """Power-on state: zeroed RAM, images loaded, hart at the kernel's entry."""
+        self.hart.zero_ram()
+        for address, content in self.image.segments:
+            self.hart.load_ram(address - RAM_BASE, content)
+        self.hart.reset(self.image.entry, 0, self.image.dtb_address)
+
+    # -- callbacks from the engine and from devices -------------------------------------------------------------
+
+    def _mmio_read(self, address: int, size: int) -> int:
+        return self._bus.read(address, size)
+
+    def _mmio_write(self, address: int, size: int, value: int) -> None:
+        self._bus.write(address, size, value)
+
+    def _sbi(self, extension: int, function: int, args: tuple[int, ...]) -> tuple[int, int]:
+        return self.sbi.call(extension, function, args)
+
+    def power(self, action: str, reason: int) -> None:
+        """The guest asked for 'poweroff' or 'reset'; a reason other than 0 is a failure."""
+        if self._power is None:
+            self._power = (action, reason)
+        self.hart.stop()
+
+    def violation(self, text: str) -> None:
+        """The driver broke the protocol of a device or of the block service."""
+        if self.config.driver_restart:
+            self.supervisor.report(text)
+            self.hart.stop()
+
+    def output(self, output: Output) -> None:
+        """An externally visible effect leaves the machine."""
+        index = len(self._outputs)
+        self._outputs.append(output)
+        head = (output.kind << 56 | output.unit << 40 | output.offset) & (1 << 64) - 1
+        self._output_crc = zlib.crc32(output.data, zlib.crc32(head.to_bytes(8, "little"), self._output_crc))
+        if output.kind == OutputKind.BLOCK_REPLY:
+            self.supervisor.progress()
+        if self.emit is not None:
+            self.emit(self.sequence, index, output)
+
+    def from_driver(self, data: bytes) -> None:
+        """The driver wrote to the block service's port."""
+        if self.journal is not None:
+            self.journal.port_output(data, self.hart.time)
+
+    def _deliver(self, event: Event, time: int) -> bool:
+        """Hand one event to its device; True when it stops the machine."""
+        kind = event.kind
+        if kind == EventKind.CONTROL:
+            return self._control(event.data)
+        if kind == EventKind.BLOCK_REQUEST or kind == EventKind.BLOCK_CLOSE:
+            if self.journal is None:
+                raise ValueError("the log holds a block request, but the machine has no block service")
+            (self.journal.request if kind == EventKind.BLOCK_REQUEST else self.journal.close)(event.data, time)
+            return False
+        self.hardware.deliver(event)
+        return False
+
+    def _control(self, command: bytes) -> bool:
+        if command == RESET:
+            self._reboot()
+            return False
+        if command != STOP:
+            raise ValueError(f"the log holds an unknown control command {command!r}")
+        return True
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def digest(self) -> int:
+        """Registers, clock, device accesses, DMA, outputs and journal in one number of 64 bits; a few microseconds."""
+        parts = (self.hart.digest(), self.memory.digest, self._output_crc, self.journal.digest() if self.journal else 0)
+        return xxhash.xxh3_64_intdigest(b"".join(part.to_bytes(8, "little") for part in parts))
+
+    def _digest_pages(self) -> int:
+        dirty = self.hart.dirty()
+        self.hart.clear_dirty()
+        return self._pages.update(pages_of(dirty))
+
+    def save(self) -> Sections:
+        """The whole machine at an epoch boundary, except its disks; versioned."""
+        state = {
+            "version": STATE_VERSION,
+            "sequence": self.sequence,
+            "outputs": self._output_crc,
+            "dma": self.memory.digest,
+            "supervisor": self.supervisor.save(),
+            "hardware": self.hardware.save(),
+            "journal": self.journal.save() if self.journal else None,
+        }
+        machine: bytes = msgpack.packb(state)
+        return [("hart", self.hart.save()), ("machine", machine), ("ram", pack_ram(self.hart.ram))]
+
+    def restore(self, sections: Sections) -> None:
+        """Become the machine that `save` described; ValueError when it is another kind of machine or damaged."""
+        named = dict(sections)
+        state = msgpack.unpackb(named["machine"], strict_map_key=False)
+        if state["version"] != STATE_VERSION:
+            raise ValueError(f"machine state has version {state['version']}, this ftvm reads {STATE_VERSION}")
+        self.hart.zero_ram()
+        for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
+            self.hart.load_ram(offset, content)
+        self.hardware.restore(state["hardware"])
+        self.hart.restore(named["hart"])
+        self.memory.digest = state["dma"]
+        self.sequence, self._output_crc = state["sequence"], state["outputs"]
+        self.supervisor.load(state["supervisor"])
+        if self.journal is not None:
+            self.journal.restore(state["journal"])
+        self._pages.rebuild()
+
+    def close(self) -> None:
+        """Release the engine; the machine cannot run afterwards."""
+        self.hart.close()

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The primary's end of the logging channel: one backup, from its hello to its loss.
+
+    state      entries            outputs          a lost backup means
+    ABSENT     -                  leave at once    -
+    PRECOPY    not sent           leave at once    ABSENT: disks are being copied, the guest runs on
+    TAIL       kept, sent behind  leave at once    ABSENT: the snapshot is on its way
+    FOLLOWING  sent               leave at once    ABSENT: the backup catches up
+    PROTECTED  sent               output rule      LOST
+    LOST       none               held             (the arbiter must grant the next term: `alone`)
+
+The link decides nothing about terms: in LOST it holds the live side back until its owner has asked the arbiter. No
+sockets, no clock: messages come in through `receive`, leave through `send`, and `now` is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from ftvm.gate import Gate
+from ftvm.machine import Machine
+from ftvm.pair.identity import Identity, Timing
+from ftvm.pair.transfer import StateSource, TransferDisk
+from logging_channel.digest_match import DigestMatch, Mismatch
+from logging_channel.endpoint import Sent
+from logging_channel.errors import ChannelError
+from logging_channel.failure_detector import FailureDetector
+from logging_channel.frame import Frame, FrameKind
+from logging_channel.messages import (
+    Ack,
+    Goodbye,
+    GoodbyeCode,
+    Heartbeat,
+    Hello,
+    Refuse,
+    StateBegin,
+    StateChunk,
+    StateCredit,
+    StateEnd,
+    Welcome,
+    entry_body,
+)
+from logging_channel.sender import Sender
+from logging_channel.session import Admission, Session
+from logging_channel.window import UNHURRIED, Limits
+from replay.entry import Entry, EpochResult, encode_entry
+
+CAUGHT_UP_MS = 20.0
+JOINER_TIMEOUT_MS = 5000.0
+HOLD_S = 0.05
+CHUNKS_AT_ONCE = 16
+_STATE_KINDS = {
+    StateBegin: FrameKind.STATE_BEGIN,
+    StateChunk: FrameKind.STATE_CHUNK,
+    StateEnd: FrameKind.STATE_END,
+}
+
+
+class LinkState(Enum):
+    """How far the backup is; see the table above."""
+
+    ABSENT = "absent"
+    PRECOPY = "precopy"
+    TAIL = "tail"
+    FOLLOWING = "following"
+    PROTECTED = "protected"
+    LOST = "lost"
+
+
+class BackupLink:
+    """Everything that the live side knows of its backup."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        term: int,
+        machine: Machine,
+        disks: Sequence[TransferDisk],
+        gate: Gate,
+        send: Callable[[bytes, bytes], Sent],
+        timing: Timing,
+        clock: Callable[[], float],
+        limits: Limits | None = None,
+    ) -> None:
+        self.identity = identity
+        self.term = term
+        self.state = LinkState.ABSENT
+        self.member = ""
+        self.lost_because = ""
+        self.diverged: Mismatch | None = None
+        self.recorded = 0  # last entry in this side's recording, told to the backup
+        self.pause_s = 0.0  # how long the last snapshot held the guest
+        self.lag_ms = 0.0
+        self.sent_bytes = 0  # of entries, ever
+        self.sender: Sender | None = None
+        self.on_change: Callable[[str], None] = lambda text: None
+        self.admission = Admission(Session(identity.pair, term, 0))
+        self._machine = machine
+        self._disks = disks
+        self._gate = gate
+        self._send = send
+        self._timing = timing
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._peer = b""
+        self._source: StateSource | None = None
+        self._untaken: StateBegin | StateChunk | StateEnd | None = None
+        self._detector: FailureDetector | None = None
+        self._match = DigestMatch()
+        self._executed = machine.sequence
+
+    # -- what the live side calls (see live.Link) ---------------------------------------------------------------
+
+    def delay(self, now: float) -> float:
+        """Seconds to hold the next entry back: the backup's lag, a full window, or a lost backup."""
+        if self.state is LinkState.LOST:
+            return HOLD_S
+        if self.sender is None:
+            return 0.0
+        self.lag_ms = self.sender.window.lag_ms(now)
+        return min(HOLD_S, self.sender.delay(now))
+
+    def boundary(self) -> None:
+        """The machine is between two epochs: take the snapshot when precopy has done what it can."""
+        source = self._source
+        if self.state is LinkState.PRECOPY and source is not None and source.ready_for_snapshot():
+            begin = self._clock()
+            source.snapshot(self._machine.save)
+            self.pause_s = self._clock() - begin
+            self.sender = Sender(self._machine.sequence, UNHURRIED)
+            self.state = LinkState.TAIL
+
+    def announce(self, entry: Entry, released: int, now: float) -> None:
+        """The entry is about to be run: the backup gets it first."""
+        if self.sender is None:
+            return
+        body = entry_body(released, encode_entry(entry))
+        self.sent_bytes += len(body)
+        self.sender.put(entry.sequence, body, now)
+        self._send_entries(now)
+
+    def ran(self, result: EpochResult, now: float) -> None:
+        """The entry has been run here."""
+        self._executed = result.sequence
+        if self.sender is not None:
+            self._judge(self._match.ours(result.sequence, result.digest))
+
+    def wants_protection(self) -> bool:
+        """Whether the backup has caught up, so that the next entry may put the output rule in force."""
+        sender = self.sender
+        if self.state is not LinkState.FOLLOWING or sender is None or sender.durable == 0:
+            return False
+        return sender.executed >= sender.last or sender.window.lag_ms(self._clock()) < CAUGHT_UP_MS
+
+    def protect(self, sequence: int) -> None:
+        """Entry `sequence` carries the mark: from here on nothing leaves that the backup has not acknowledged."""
+        assert self.state is LinkState.FOLLOWING and self.sender is not None
+        self.state = LinkState.PROTECTED
+        self.sender.window.limits = self._limits
+        now = self._clock()
+        self._detector = FailureDetector(self._timing.timeout_ms, self._timing.heartbeat_ms, now)
+        self._gate.acknowledged(self.sender.received, self.sender.durable)
+        self._gate.protect()
+        self.on_change(f"protected: member {self.member} is in sync from entry {sequence} on")
+
+    # -- what its owner calls -----------------------------------------------------------------------------------
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether a backup may go live in the next term."""
+        return self.state is LinkState.PROTECTED
+
+    def receive(self, peer: bytes, data: bytes, now: float) -> None:
+        """A message came from `peer`."""
+        frame = self.admission.admit(data)
+        if frame is None:
+            return
+        try:
+            if frame.kind is FrameKind.HELLO:
+                self._hello(peer, frame, now)
+            elif peer == self._peer and self._detector is not None:
+                self._detector.heard(now)
+                self._from_backup(frame, now)
+        except ChannelError as error:
+            if peer == self._peer:
+                self.lose(f"member {self.member} broke the protocol: {error}", now)
+
+    def disconnected(self, peer: bytes, now: float) -> None:
+        """The transport noticed that `peer` is gone."""
+        if peer == self._peer and self.state is not LinkState.ABSENT:
+            self.lose("its connection was lost", now)
+
+    def tick(self, now: float) -> None:
+        """Heartbeats, suspicion, and the state transfer; call at least as often as heartbeats are due."""
+        if self._detector is None:
+            return
+        self._pump_state(now)
+        self._send_entries(now)
+        if self._detector.due(now):
+            self._heartbeat(now)
+        if (why := self._detector.suspect(now)) is not None:
+            self.lose(why, now)
+
+    def lose(self, why: str, now: float) -> None:
+        """Give this backup up."""
+        if self.state in (LinkState.ABSENT, LinkState.LOST):
+            return
+        self.lost_because = why
+        self.on_change(f"backup {self.member} lost: {why}")
+        was_protected = self.state is LinkState.PROTECTED
+        if self._source is not None:
+            self._source.close()
+        self._source, self._detector = None, None
+        if self.sender is not None:
+            self.sender.end()
+        self.sender = None
+        self.state = LinkState.LOST if was_protected else LinkState.ABSENT
+        if not was_protected:
+            self._forget_peer()
+
+    def alone(self, term: int) -> None:
+        """The arbiter has granted `term`: go on without a backup."""
+        assert self.state is LinkState.LOST
+        self.term = term
+        self._forget_peer()
+        self.state = LinkState.ABSENT
+        self._gate.alone()
+
+    def goodbye(self, code: GoodbyeCode, text: str) -> None:
+        """Tell the backup that this side leaves on purpose."""
+        if self._peer:
+            self._emit(FrameKind.GOODBYE, Goodbye(int(code), text).encode())
+
+    def everything_executed(self) -> bool:
+        """Whether the backup has executed all that was announced; true without one."""
+        return self.sender is None or self.sender.executed >= self.sender.last
+
+    def pump_acks(self) -> None:
+        """Tell the gate how far the backup is."""
+        if self.sender is not None and self.state is LinkState.PROTECTED:
+            self._gate.acknowledged(self.sender.received, self.sender.durable)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _hello(self, peer: bytes, frame: Frame, now: float) -> None:
+        hello = Hello.decode(frame.body)
+        ours = self.identity.hello(self.term, 0, 0)
+        reason = ours.mismatch(hello)
+        if reason is None and self.state is not LinkState.ABSENT and peer != self._peer:
+            reason = f"this primary has a backup already (member {self.member!r}, {self.state.value}); ask again later"
+        if reason is not None:
+            refusal = Session(self.identity.pair, self.term, frame.session)
+            self._send(peer, refusal.encode(FrameKind.REFUSE, 0, Refuse(reason).encode()))
+            return
+        if self.state is not LinkState.ABSENT:
+            self.lose("it began anew", now)
+            return
+        self._welcome(peer, frame.session, hello.member, now)
+
+    def _welcome(self, peer: bytes, session: int, member: str, now: float) -> None:
+        self._peer, self.member, self._untaken = peer, member, None
+        self.admission.session = Session(self.identity.pair, self.term, session)
+        self._match = DigestMatch()
+        self._detector = FailureDetector(JOINER_TIMEOUT_MS, self._timing.heartbeat_ms, now)
+        self._source = StateSource(self._disks)
+        self.state = LinkState.PRECOPY
+        welcome = Welcome(session, self.term, self._executed + 1, True)
+        self._emit(FrameKind.WELCOME, welcome.encode())
+        self.on_change(f"member {member} joins in term {self.term}")
+
+    def _from_backup(self, frame: Frame, now: float) -> None:
+        if frame.kind is FrameKind.ACK and self.sender is not None:
+            self._acknowledged(Ack.decode(frame.body), now)
+        elif frame.kind is FrameKind.HEARTBEAT:
+            beat = Heartbeat.decode(frame.body)
+            assert self._detector is not None
+            self._detector.progressed(now, beat.sequence, beat.work_pending)
+        elif frame.kind is FrameKind.STATE_CREDIT and self._source is not None:
+            self._source.grant(StateCredit.decode(frame.body))
+            self._pump_state(now)
+        elif frame.kind is FrameKind.GOODBYE:
+            self.lose(f"it left: {Goodbye.decode(frame.body).text}", now)
+
+    def _acknowledged(self, ack: Ack, now: float) -> None:
+        sender = self.sender
+        assert sender is not None
+        before = sender.executed
+        if not sender.acknowledge(ack):
+            return
+        self.pump_acks()
+        if sender.executed > before:
+            self._judge(self._match.theirs(sender.executed, sender.digest))
+
+    def _judge(self, mismatch: Mismatch | None) -> None:
+        if mismatch is None:
+            return
+        self.diverged = mismatch
+        self.goodbye(GoodbyeCode.LEAVING, f"divergence: {mismatch}")
+        self.lose(f"divergence: {mismatch}", self._clock())
+
+    def _pump_state(self, now: float) -> None:
+        source = self._source
+        if source is None:
+            return
+        snapshot = self.sender.received if self.sender is not None else 0
+        for _ in range(CHUNKS_AT_ONCE):
+            message = self._untaken or source.next()
+            if message is None:
+                break
+            sent = self._emit(_STATE_KINDS[type(message)], message.encode(), snapshot)
+            self._untaken = message if sent is Sent.FULL else None
+            if sent is not Sent.TAKEN:
+                return
+        if source.finished and self._untaken is None and self.sender is not None:
+            self._source = None
+            self.sender.attach(self.sender.received)
+            self.state = LinkState.FOLLOWING
+            self._detector = FailureDetector(max(self._timing.timeout_ms, 1000.0), self._timing.heartbeat_ms, now)
+            self._send_entries(now)
+
+    def _send_entries(self, now: float) -> None:
+        sender = self.sender
+        if sender is None or self.state not in (LinkState.FOLLOWING, LinkState.PROTECTED):
+            return
+        while (unsent := sender.next_unsent()) is not None:
+            sequence, body = unsent
+            if self._emit(FrameKind.ENTRY, body, sequence) is not Sent.TAKEN:
+                return
+            sender.advance()
+            if self._detector is not None:
+                self._detector.sent(now)
+
+    def _heartbeat(self, now: float) -> None:
+        assert self._detector is not None
+        beat = Heartbeat(
+            self._executed, self._machine.clock, self.recorded, self._gate.released(self._executed), False
+        )
+        self._emit(FrameKind.HEARTBEAT, beat.encode())
+        self._detector.sent(now)
+
+    def _emit(self, kind: FrameKind, body: bytes, sequence: int = 0) -> Sent:
+        return self._send(self._peer, self.admission.session.encode(kind, sequence, body))
+
+    def _forget_peer(self) -> None:
+        self._peer, self.member = b"", ""
+        self.admission.session = Session(self.identity.pair, self.term, 0)

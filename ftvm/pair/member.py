@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One member of a pair, whatever its role: the steps between joining, following, and being live.
+
+    JOINING --in sync--> BACKUP --suspicion, arbiter grants--> PRIMARY --guest ends--> STOPPED
+       |                    |                                     |
+       |                    +--arbiter refuses--> FENCED <--------+
+       +--loses the primary before it is in sync--> STOPPED (a new joiner may be started)
+
+`step(now)` does what can be done now and returns how long there is nothing to do. It opens no socket and reads no
+clock: endpoints, arbiter, world, disks and time are given, so the same code runs in a process (`process.py`), in tests
+that crash it at every point, and in the seeded simulation. A backup's receiving half may run in a thread of its own.
+
+Order when going live (design, protocol step 5): stop acknowledging for good, execute all that was ever acknowledged and
+no more, win the term, write down that this side took over, open the gate, adopt the clients, open the services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from ftvm.arbiter.arbiter import Arbiter, ArbiterUnavailable
+from ftvm.gate import Gate
+from ftvm.live import Live, Sink
+from ftvm.machine import Machine
+from ftvm.pair.backup import Backup, BackupState
+from ftvm.pair.identity import Identity, Timing
+from ftvm.pair.link import BackupLink, LinkState
+from ftvm.pair.transfer import TransferDisk
+from ftvm.world.world import World
+from logging_channel.endpoint import Endpoint, Link, Sent
+from logging_channel.messages import GoodbyeCode
+from logging_channel.output_rule import OutputMode
+from logging_channel.window import Limits
+from replay.entry import Entry, EpochResult
+
+ASK_AGAIN_S = 0.05
+FAREWELL_S = 2.0
+
+
+class Role(Enum):
+    """What a member is, as an operator sees it."""
+
+    JOINING = "joining"
+    BACKUP = "backup"
+    PRIMARY = "primary"
+    FENCED = "fenced"
+    STOPPED = "stopped"
+
+
+class Ledger(Protocol):
+    """What a member durably notes beside its disks."""
+
+    def joining(self) -> None:
+        """The disks are about to be overwritten by a primary's."""
+
+    def in_sync(self, term: int, sequence: int) -> None:
+        """The disks follow the primary's of this term."""
+
+    def took_over(self, term: int, sequence: int) -> None:
+        """This side is live in `term`, and its disks hold all that was ever acknowledged."""
+
+    def ended(self, sequence: int) -> None:
+        """The guest has ended; the disks are complete."""
+
+
+class NoLedger:
+    """Nothing to note: a machine without disks."""
+
+    def joining(self) -> None: ...
+
+    def in_sync(self, term: int, sequence: int) -> None: ...
+
+    def took_over(self, term: int, sequence: int) -> None: ...
+
+    def ended(self, sequence: int) -> None: ...
+
+
+class Recording(Sink, Protocol):
+    """A recording that survives failovers: `catch_up` adds what the dead primary had not written."""
+
+    def catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None: ...
+
+    @property
+    def recorded(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a member is made of."""
+
+    identity: Identity
+    timing: Timing
+    machine: Machine
+    disks: Sequence[TransferDisk]
+    world: World
+    arbiter: Arbiter
+    clock: Callable[[], float]
+    new_session: Callable[[], int]
+    listen: Callable[[], Endpoint | None]  # None: the address is not free yet, ask again later
+    durable: Callable[[int], int]  # executed sequence -> sequence up to which the own disks are synced
+    sync: Callable[[], None]  # sync all disks now
+    ledger: Ledger = field(default_factory=NoLedger)
+    open_recording: Callable[[], Recording] | None = None
+    limits: Limits | None = None
+    say: Callable[[str], None] = lambda text: None
+    open_at_once: bool = True  # open the services before a backup is in sync
+
+
+class Member:
+    """One side of a pair."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.role = Role.STOPPED
+        self.term = 0
+        self.why = ""
+        self.live: Live | None = None
+        self.link: BackupLink | None = None
+        self.backup: Backup | None = None
+        self.listener: Endpoint | None = None
+        self.dialer: Endpoint | None = None
+        self.gate = Gate(parts.world, parts.clock, self._durable, OutputMode.SHADOW)
+        self.threaded = False  # the backup's receiving half runs in a thread
+        self.alarms: list[str] = []
+        self.failovers = 0
+        self._recording: Recording | None = None
+        self._listen_at = 0.0
+        self._ask_at = 0.0
+        self._suspicion = ""
+        self._farewell: float | None = None
+        self._opened = False
+        self.finished = False  # the guest ended in order
+
+    # -- beginnings ---------------------------------------------------------------------------------------------
+
+    def start_primary(self, term: int) -> None:
+        """Be live in `term`, which the arbiter has granted to this side."""
+        self.term = term
+        self.parts.ledger.took_over(term, self.parts.machine.sequence)
+        self._become_live(self.parts.clock())
+
+    def start_joining(self, dialer: Endpoint) -> Backup:
+        """Follow the primary that `dialer` reaches."""
+        parts = self.parts
+        self.dialer = dialer
+        self.role = Role.JOINING
+        parts.ledger.joining()
+        self.backup = Backup(
+            parts.identity,
+            parts.machine,
+            parts.disks,
+            self.gate,
+            dialer.send,
+            parts.timing,
+            parts.clock,
+            parts.new_session,
+            parts.sync,
+        )
+        self.backup.on_change = parts.say
+        self.backup.keep_recent = parts.open_recording is not None
+        return self.backup
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def step(self, now: float) -> float:
+        """Do what can be done; returns seconds that the caller may wait for something to arrive."""
+        if self.role is Role.PRIMARY:
+            return self._step_primary(now)
+        if self.role in (Role.JOINING, Role.BACKUP):
+            return self._step_backup(now)
+        return ASK_AGAIN_S
+
+    @property
+    def over(self) -> bool:
+        """Whether this member has nothing more to do."""
+        return self.role in (Role.STOPPED, Role.FENCED)
+
+    @property
+    def executed(self) -> int:
+        """Last sequence run by this side."""
+        return self.parts.machine.sequence
+
+    def leave(self, why: str) -> None:
+        """This side takes no further part."""
+        if not self.over:
+            self._stop(Role.STOPPED, why)
+
+    def stop(self) -> None:
+        """End the guest in order: only the primary can, a backup hears of it through the log."""
+        if self.live is not None and self.role is Role.PRIMARY:
+            self.live.stop()
+
+    # -- primary ------------------------------------------------------------------------------------------------
+
+    def _step_primary(self, now: float) -> float:
+        assert self.live is not None and self.link is not None
+        self._drain_listener(now)
+        self.link.tick(now)
+        if self.link.state is LinkState.LOST and not self._go_on_alone(now):
+            return ASK_AGAIN_S
+        if self._recording is not None:
+            self.link.recorded = self._recording.recorded
+        wait = self.live.step(now)
+        if not self._opened and (self.link.in_sync or self.parts.open_at_once):
+            self._open()
+        if self.live.end is not None:
+            return self._finish(now)
+        return min(wait, self.parts.timing.heartbeat_ms / 2e3)
+
+    def _drain_listener(self, now: float) -> None:
+        assert self.link is not None
+        if self.listener is None:
+            if now < self._listen_at:
+                return
+            self._listen_at = now + ASK_AGAIN_S
+            self.listener = self.parts.listen()
+            if self.listener is None:
+                return
+            self.gate.listen(self._pump)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Take in what has arrived from the backup; also called when an output waits."""
+        link, listener = self.link, self.listener
+        if link is None or listener is None:
+            return
+        now = -1.0
+        while (arrival := listener.receive()) is not None:
+            if now < 0:
+                now = self.parts.clock()
+            peer, message = arrival
+            if message is Link.DISCONNECTED:
+                link.disconnected(peer, now)
+            elif isinstance(message, bytes):
+                link.receive(peer, message, now)
+        if link.state is LinkState.PROTECTED:
+            link.pump_acks()
+
+    def _go_on_alone(self, now: float) -> bool:
+        """The backup is gone: ask for the next term. False while nothing may leave."""
+        assert self.link is not None
+        if now < self._ask_at:
+            return False
+        grant = self._ask(now, self.term + 1)
+        if grant is None:
+            return False
+        if not grant:
+            return False
+        if self.link.diverged is not None:
+            self._alarm(f"divergence: {self.link.diverged}")
+        self.term += 1
+        self.parts.ledger.took_over(self.term, self.executed)
+        self.link.alone(self.term)
+        self.parts.say(f"live alone in term {self.term}")
+        return True
+
+    def _ask(self, now: float, term: int) -> bool | None:
+        """Win `term`: True; lost it: False, and this side is fenced; None: ask again later."""
+        me = self.parts.identity.member
+        try:
+            grant = self.parts.arbiter.acquire(term, me, (me,))
+        except ArbiterUnavailable as error:
+            self._ask_at = now + ASK_AGAIN_S
+            self.parts.say(f"waiting for the arbiter: {error}")
+            return None
+        if grant.winner != me:
+            self._stop(Role.FENCED, f"term {term} was granted to member {grant.winner}")
+            return False
+        return True
+
+    def _open(self) -> None:
+        self._opened = True
+        self.parts.world.open()
+
+    def _finish(self, now: float) -> float:
+        """The guest has ended: let the backup see it, then say goodbye."""
+        assert self.live is not None and self.live.end is not None and self.link is not None
+        if self._farewell is None:
+            self._farewell = now + FAREWELL_S
+        self.gate.flush()
+        if now < self._farewell and not (self.link.everything_executed() and self.gate.rule.held == 0):
+            return 0.001
+        self.link.goodbye(GoodbyeCode.POWER_OFF, self.live.end.name.lower())
+        self.parts.sync()
+        self.parts.ledger.ended(self.executed)
+        self.finished = True
+        self._stop(Role.STOPPED, f"the guest ended: {self.live.end.name.lower()}")
+        return 0.0
+
+    # -- backup -------------------------------------------------------------------------------------------------
+
+    def _step_backup(self, now: float) -> float:
+        backup = self.backup
+        assert backup is not None
+        if not self.threaded:
+            self.drain_dialer(now)
+            backup.tick(now)
+        if self._suspicion:
+            return self._go_live(now)
+        if backup.execute(now):
+            self._executed_one(now)
+            return 0.0
+        if self.role is Role.JOINING and backup.state is BackupState.IN_SYNC:
+            self._reached_sync()
+        if backup.end is not None or backup.goodbye is not None or backup.failure:
+            return self._backup_ends()
+        if (why := backup.suspect(now)) is not None:
+            return self._suspect(why, now)
+        return self.parts.timing.heartbeat_ms / 2e3
+
+    def drain_dialer(self, now: float) -> None:
+        """Take in what has arrived from the primary; the receiving thread's work where there is one."""
+        assert self.dialer is not None and self.backup is not None
+        while (arrival := self.dialer.receive()) is not None:
+            self.backup.receive(arrival[1], now)
+
+    def _executed_one(self, now: float) -> None:
+        assert self.backup is not None
+        self.backup.durable(self._durable())
+        self.backup.acknowledge(now)
+
+    def _reached_sync(self) -> None:
+        assert self.backup is not None
+        self.role = Role.BACKUP
+        self.term = self.backup.term
+        self.parts.ledger.in_sync(self.term, self.executed)
+
+    def _backup_ends(self) -> float:
+        """The guest has ended, or the primary has sent this side away."""
+        backup = self.backup
+        assert backup is not None
+        if backup.end is not None:
+            backup.acknowledge(self.parts.clock())
+            self.parts.sync()
+            self.parts.ledger.ended(self.executed)
+            self.finished = True
+            self._stop(Role.STOPPED, f"the guest ended: {backup.end.name.lower()}")
+        elif backup.failure:
+            self._stop(Role.STOPPED, backup.failure)
+        else:
+            assert backup.goodbye is not None
+            self._stop(Role.STOPPED, f"the primary said goodbye: {backup.goodbye.text}")
+        return 0.0
+
+    def _suspect(self, why: str, now: float) -> float:
+        assert self.backup is not None
+        if self.role is not Role.BACKUP:
+            self._stop(Role.STOPPED, f"lost the primary before this side was in sync: {why}")
+            return 0.0
+        self.parts.say(f"suspecting the primary: {why}")
+        self._suspicion = why
+        self.backup.stop_acknowledging()
+        return self._go_live(now)
+
+    def _go_live(self, now: float) -> float:
+        backup = self.backup
+        assert backup is not None
+        while backup.execute(now):
+            pass
+        if backup.end is not None:
+            return self._backup_ends()
+        if now < self._ask_at:
+            return self._ask_at - now
+        if not self._ask(now, self.term + 1):
+            return ASK_AGAIN_S
+        self.term += 1
+        self.failovers += 1
+        self.parts.ledger.took_over(self.term, self.executed)
+        self._become_live(now)
+        self.parts.say(f"live in term {self.term} from entry {self.executed + 1} on ({self._suspicion})")
+        return 0.0
+
+    # -- both ---------------------------------------------------------------------------------------------------
+
+    def _become_live(self, now: float) -> None:
+        parts = self.parts
+        machine = parts.machine
+        self.live = Live(machine, parts.world, self.gate, parts.clock)
+        self.link = BackupLink(
+            parts.identity,
+            self.term,
+            machine,
+            parts.disks,
+            self.gate,
+            self._send_to_backup,
+            parts.timing,
+            parts.clock,
+            parts.limits,
+        )
+        self.link.on_change = parts.say
+        self.live.link = self.link
+        if parts.open_recording is not None:
+            self._recording = parts.open_recording()
+            if self.backup is not None:
+                self._recording.catch_up(self.backup.recent)
+            self.live.recorder = self._recording
+        self.gate.alone()
+        if machine.journal is not None:
+            parts.world.adopt(machine.journal.next_number, machine.journal.open_connections)
+        went_over = self.backup is not None
+        self.role = Role.PRIMARY
+        self.backup = None
+        if parts.open_at_once or went_over:
+            self._open()
+
+    def _send_to_backup(self, peer: bytes, data: bytes) -> Sent:
+        assert self.listener is not None
+        return self.listener.send(peer, data)
+
+    def _durable(self) -> int:
+        """The last entry up to which the own disks are synced; an entry that is being run does not count yet."""
+        if self.live is not None:
+            return self.parts.durable(self.live.executed)
+        return self.parts.durable(self.backup.receiver.executed) if self.backup is not None else 0
+
+    def _alarm(self, text: str) -> None:
+        self.alarms.append(text)
+        self.parts.say(f"ALARM: {text}")
+
+    def _stop(self, role: Role, why: str) -> None:
+        self.role, self.why = role, why
+        self.parts.say(why)
+        self.parts.world.close()

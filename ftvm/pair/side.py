@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The process of one side: a member of a pair with real sockets, disks, clocks and signals.
+
+One thread runs the guest and everything else. While this side follows, a second thread receives entries and
+acknowledges them at once, whatever the guest is doing; both hold the backup's lock while they touch the channel.
+The exit code (`ExitCode`) tells a launcher what to do next.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from ftvm.arbiter.file import FileArbiter
+from ftvm.config import MachineConfig
+from ftvm.config_keys import load_keys
+from ftvm.disk.errors import DiskFailure
+from ftvm.disk.metadata import ImageLedger
+from ftvm.image import load_image
+from ftvm.machine import ENGINE, Machine
+from ftvm.pair.disks import SideDisks
+from ftvm.pair.identity import Identity, Timing
+from ftvm.pair.link import LinkState
+from ftvm.pair.member import Member, Parts, Role
+from ftvm.recording import Recording, header_of
+from ftvm.say import Say
+from ftvm.service.block_server import BlockServer
+from ftvm.service.export import Export
+from ftvm.state_dir import StateDir
+from ftvm.status import StatusWriter
+from ftvm.world.console import open_console
+from ftvm.world.host import HostWorld
+from ftvm.world.poller import Poller
+from logging_channel.endpoint import Endpoint
+from logging_channel.errors import ChannelError
+from logging_channel.transport import Dialer, Listener
+from replay.errors import LogError
+
+
+class ExitCode(IntEnum):
+    """How a side's process ended."""
+
+    DONE = 0  # the guest ended, or an operator stopped the pair
+    FAILED = 1  # told in words on stderr
+    FENCED = 3  # the arbiter granted the term to the other side
+    LEFT = 4  # gave up on its own: disk failure, lost the primary before it was in sync, divergence
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a side is to run."""
+
+    member: str
+    join: str | None = None  # the primary's address; None: be the primary
+    listen: str | None = None  # instead of the machine file's pair.listen
+    services: Sequence[socket.socket] = ()  # listening sockets of the block service
+    record: Path | None = None
+    machine_file: bytes = b""
+    open_at_once: bool = False  # open the services before a backup is in sync
+
+
+class Side:
+    """Builds a member from a state directory and runs it."""
+
+    def __init__(self, state: StateDir, config: MachineConfig, options: Options, say: Say) -> None:
+        self.options = options
+        self._say = say
+        self._config = config
+        self._keys = load_keys(config)
+        self._poller = Poller()
+        self._stopping = False
+        self._image = load_image(config)
+        self._disks = SideDisks(config, state, options.member)
+        self._disks.watch(self._poller, lambda: None)
+        self._machine = Machine(config, self._image, self._disks.images)
+        self._block = _block_server(config, options.services)
+        self._world = HostWorld(self._poller, lambda: self._console(state), self._block, self._notice)
+        self._recording: Recording | None = None
+        self._status = StatusWriter(state, options.member, config.name)
+        self._arbiter = FileArbiter(state.resolve(config.pair.arbiter.argument))
+        self._ledger = ImageLedger(state.side(options.member), config.name)
+        self.notices: list[str] = []
+        self.member = Member(self._parts())
+
+    def _parts(self) -> Parts:
+        config = self._config
+        return Parts(
+            identity=Identity(
+                config.name, self.options.member, config.digest(), tuple(sorted(self._image.digests.items())), ENGINE
+            ),
+            timing=Timing(config.pair.heartbeat_ms, config.pair.timeout_ms),
+            machine=self._machine,
+            disks=self._disks.images,
+            world=self._world,
+            arbiter=self._arbiter,
+            clock=time.perf_counter,
+            new_session=lambda: secrets.randbits(63) | 1,
+            listen=self._listen,
+            durable=self._disks.durable,
+            sync=self._disks.sync,
+            ledger=self._ledger,
+            open_recording=self._open_recording if self.options.record is not None else None,
+            say=self._say.info,
+            open_at_once=self.options.open_at_once,
+        )
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self) -> ExitCode:
+        """Be a member until there is nothing more to do."""
+        try:
+            if self.options.join is None:
+                self._begin_as_primary()
+            else:
+                self._begin_as_joiner(self.options.join)
+            self._loop()
+        except (DiskFailure, LogError) as error:
+            self._give_up(str(error))
+            return ExitCode.LEFT
+        finally:
+            self._close()
+        return self._exit_code()
+
+    def stop(self) -> None:
+        """An operator wants this side to end; safe to call from a signal handler."""
+        self._stopping = True
+        self._poller.wake()
+
+    def _begin_as_primary(self) -> None:
+        latest = self._arbiter.latest()
+        term = 1 if latest is None else latest.term + 1
+        me = self.options.member
+        grant = self._arbiter.acquire(term, me, (me,))
+        if grant.winner != me:
+            raise ChannelError(f"term {term} was granted to member {grant.winner} at the same moment; ask for its status")
+        self._say.info(f"member {me} is primary in term {term}", term=term)
+        self.member.start_primary(term)
+
+    def _begin_as_joiner(self, address: str) -> None:
+        dialer = Dialer(address, self._keys)
+        backup = self.member.start_joining(dialer)
+        self.member.threaded = True
+        backup.on_work = self._poller.wake
+        self._receiver = threading.Thread(target=self._receive, args=(dialer,), name="receiver", daemon=True)
+        self._receiver.start()
+
+    def _receive(self, dialer: Endpoint) -> None:
+        """The receiving thread: acknowledge at once, whatever the guest is doing."""
+        member, backup = self.member, self.member.backup
+        assert backup is not None
+        interval = self._config.pair.heartbeat_ms / 2e3
+        while member.backup is backup and not member.over:
+            select.select([dialer.fileno()], [], [], interval)
+            with backup.lock:
+                if member.backup is not backup:
+                    return
+                now = time.perf_counter()
+                member.drain_dialer(now)
+                backup.tick(now)
+
+    def _loop(self) -> None:
+        member, poller = self.member, self._poller
+        while not member.over:
+            now = time.perf_counter()
+            wait = member.step(now)
+            if self._stopping:
+                self._stop_in_order()
+            if self._status.due(time.monotonic()):
+                self._housekeep(now)
+            poller.wait(0.0 if wait <= 0 else wait)
+        self._housekeep(time.perf_counter())
+
+    def _stop_in_order(self) -> None:
+        self._stopping = False
+        if self.member.role is Role.PRIMARY:
+            self.member.stop()
+        elif self.member.backup is not None:
+            self.member.backup.leave("its operator stopped it")
+            self.member.leave("stopped by its operator")
+
+    def _housekeep(self, now: float) -> None:
+        self._disks.check()
+        if self._recording is not None:
+            self._recording.tick(now)
+        self._status.update(time.monotonic(), **self.report())
+
+    def report(self) -> dict[str, Any]:
+        """What the status file says of this side."""
+        member = self.member
+        link, live, backup = member.link, member.live, member.backup
+        fields: dict[str, Any] = {
+            "role": member.role.value,
+            "term": member.term,
+            "sequence": member.executed,
+            "executed": member.executed,
+            "clock": self._machine.clock,
+            "restarts": self._machine.supervisor.restarts,
+            "why": member.why,
+            "alarms": list(member.alarms),
+        }
+        if live is not None and link is not None:
+            sender = link.sender
+            fields |= {
+                "protected": link.state is LinkState.PROTECTED,
+                "acked": sender.received if sender is not None else 0,
+                "durable": self._disks.durable(live.executed),
+                "lag_ms": round(link.lag_ms, 3),
+                "channel": member.listener.address if member.listener is not None else None,
+                "services": [str(address) for address in self._addresses()],
+                "pause_ms": round(link.pause_s * 1e3, 3),
+                "log_bytes": link.sent_bytes,
+            }
+        elif backup is not None:
+            fields |= {
+                "acked": backup.receiver.acked,
+                "durable": backup.receiver.durable,
+                "lag_ms": 0.0,
+                "progress": backup.state.value,
+            }
+        return fields
+
+    # -- pieces -------------------------------------------------------------------------------------------------
+
+    def _addresses(self) -> Sequence[object]:
+        block = self._config.service_block
+        return () if block is None else block.listen
+
+    def _listen(self) -> Endpoint | None:
+        address = self.options.listen or str(self._config.pair.listen)
+        try:
+            listener = Listener(address, self._keys)
+        except ChannelError as error:
+            self._say.warning(f"cannot listen for a backup yet: {error}")
+            return None
+        self._poller.watch(listener.fileno(), True, False, lambda *_: None)
+        return listener
+
+    def _console(self, state: StateDir) -> Any:
+        fresh = self._machine.sequence == 0
+        return open_console(self._config.console.backend, state.path, self._poller, fresh)
+
+    def _open_recording(self) -> Recording:
+        path, machine = self.options.record, self._machine
+        assert path is not None
+        header = header_of(self._config, self._image, self.options.machine_file)
+        if machine.sequence == 0:
+            self._recording = Recording.begin(path, header, machine, self._disks.images, replace=True)
+        else:
+            self._recording = Recording.go_on(path, header, machine.sequence)
+        return self._recording
+
+    def _notice(self, text: str) -> None:
+        self.notices.append(text)
+        self._say.warning(text)
+
+    def _give_up(self, text: str) -> None:
+        self._say.error(text)
+        if self.member.backup is not None:
+            self.member.backup.leave(text)
+        self.member.leave(text)
+        self._status.update(time.monotonic(), **self.report())
+
+    def _exit_code(self) -> ExitCode:
+        if self.member.role is Role.FENCED:
+            return ExitCode.FENCED
+        return ExitCode.DONE if self.member.finished else ExitCode.LEFT
+
+    def _close(self) -> None:
+        member = self.member
+        if self._recording is not None:
+            self._recording.close()
+        for endpoint in (member.listener, member.dialer):
+            if endpoint is not None:
+                endpoint.close(linger_ms=200)
+        self._world.close()
+        self._disks.close()
+
+
+def _block_server(config: MachineConfig, services: Sequence[socket.socket]) -> BlockServer | None:
+    block = config.service_block
+    if block is None:
+        return None
+    size = config.disk[block.disk].size
+    assert size is not None
+    return BlockServer(services, Export(size, config.name, vendor=block.vendor))
+
+

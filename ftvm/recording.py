@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Recordings of a machine: their header, their beginning, and how one goes on after a failover.
+
+A recording starts with the disks' contents when they hold anything (a log cannot contain what was on a disk before),
+and with the machine's state when it does not start at power-on. The live side writes it. When a backup goes live, it
+cuts what the dead primary had written and this side never received, and adds what this side has executed and the
+primary had not yet written: so one file holds the surviving history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftvm.config import MachineConfig
+from ftvm.hart import BYTES_PER_TICK
+from ftvm.image import LoadedImage
+from ftvm.machine import ENGINE, Machine
+from ftvm.scratch_disk import Chunked, pack_disks
+from replay.entry import Entry, EpochResult
+from replay.errors import LogError
+from replay.header import LogHeader
+from replay.log_writer import LogWriter
+
+
+def header_of(config: MachineConfig, image: LoadedImage, machine_file: bytes) -> LogHeader:
+    """The header of a recording of this machine."""
+    return LogHeader(
+        machine=machine_file,
+        configuration=config.digest(),
+        images=dict(image.digests),
+        engine=ENGINE,
+        rate=BYTES_PER_TICK,
+        pair=config.name,
+    )
+
+
+class Recording:
+    """A log that is being written."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.writer = writer
+
+    @classmethod
+    def begin(
+        cls, path: Path, header: LogHeader, machine: Machine, disks: Sequence[Chunked], replace: bool = False
+    ) -> Recording:
+        """A new recording from the machine's present state; LogError when the file exists or cannot be made."""
+        writer = LogWriter(path, header, replace=replace)
+        sections = pack_disks(disks)
+        if machine.sequence:
+            sections = machine.save() + sections
+        if sections:
+            writer.write_state(machine.sequence, sections)
+        return cls(writer)
+
+    @classmethod
+    def go_on(cls, path: Path, header: LogHeader, executed: int) -> Recording:
+        """An existing recording, cut behind entry `executed`."""
+        writer = LogWriter.resume(path, header)
+        writer.truncate_after(executed)
+        return cls(writer)
+
+    def catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None:
+        """Add what was executed and is not in the file yet; LogError when something between is missing."""
+        for entry, result in recent:
+            last = self.writer.last_sequence or 0
+            if entry.sequence > last + 1:
+                raise LogError(f"{self.writer.path}: entries {last + 1} to {entry.sequence - 1} are lost")
+            if entry.sequence == last + 1:
+                self.writer.append(entry, result, 0.0)
+        self.writer.flush()
+
+    @property
+    def recorded(self) -> int:
+        """Last entry handed to write(2)."""
+        return self.writer.written_sequence or 0
+
+    def append(self, entry: Entry, result: EpochResult, now: float) -> None:
+        """One epoch."""
+        self.writer.append(entry, result, now)
+
+    def tick(self, now: float) -> None:
+        """Write what has waited long enough."""
+        self.writer.flush_due(now)
+
+    def close(self) -> None:
+        """The recording ends in order."""
+        self.writer.close()

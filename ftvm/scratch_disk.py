@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A disk in memory, for replays and tests: chunks of 64 KiB, those never written are zero.
+
+Also the form in which a recording keeps the disks that it began with: one section `disk/N` each, a msgpack list of
+[chunk number, LZ4-compressed chunk], chunks that hold only zeros left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import lz4.block
+import msgpack
+
+CHUNK: Final = 64 << 10
+SECTION: Final = "disk/"
+_ZERO: Final = bytes(CHUNK)
+
+
+class Chunked(Protocol):
+    """A disk that can be read chunk by chunk."""
+
+    def data_chunks(self) -> list[int]: ...
+
+    def read_chunk(self, index: int) -> bytes: ...
+
+
+class ScratchDisk:
+    """A block backend without a file."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._chunks: dict[int, bytearray] = {}
+        self._dirty: set[int] | None = None
+        self.flushes = 0
+
+    @property
+    def capacity(self) -> int:
+        """Size in bytes."""
+        return self._capacity
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`."""
+        parts = []
+        for index, start, end in _spans(offset, length):
+            chunk = self._chunks.get(index)
+            parts.append(bytes(end - start) if chunk is None else bytes(chunk[start:end]))
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store `data` at `offset`."""
+        done = 0
+        for index, start, end in _spans(offset, len(data)):
+            chunk = self._chunks.get(index)
+            if chunk is None:
+                chunk = self._chunks[index] = bytearray(CHUNK)
+            chunk[start:end] = data[done : done + end - start]
+            done += end - start
+            if self._dirty is not None:
+                self._dirty.add(index)
+
+    def flush(self) -> None:
+        """Nothing is more durable than memory is."""
+        self.flushes += 1
+
+    def discard(self, offset: int, length: int) -> None:
+        """Discarded blocks read as zero, so that replicas agree."""
+        self.zero(offset, length)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero `length` bytes at `offset`."""
+        for index, start, end in _spans(offset, length):
+            if end - start == CHUNK:
+                self._chunks.pop(index, None)
+            elif index in self._chunks:
+                self._chunks[index][start:end] = bytes(end - start)
+            if self._dirty is not None:
+                self._dirty.add(index)
+
+    # -- chunks -------------------------------------------------------------------------------------------------
+
+    def start_tracking(self) -> None:
+        """From now on remember which chunks change."""
+        self._dirty = set()
+
+    def stop_tracking(self) -> None:
+        """Forget about changes."""
+        self._dirty = None
+
+    def take_dirty(self) -> set[int]:
+        """Chunks changed since the last call."""
+        if self._dirty is None:
+            return set()
+        dirty, self._dirty = self._dirty, set()
+        return dirty
+
+    def data_chunks(self) -> list[int]:
+        """Chunks that hold something."""
+        return sorted(self._chunks)
+
+    def read_chunk(self, index: int) -> bytes:
+        """One chunk; the last may be short."""
+        start = index * CHUNK
+        return self.read(start, min(CHUNK, self._capacity - start))
+
+    def write_chunk(self, index: int, data: bytes) -> None:
+        """Put one chunk in place."""
+        self.write(index * CHUNK, data)
+
+    def clear(self) -> None:
+        """All zero."""
+        self._chunks.clear()
+
+
+def pack_disks(disks: Sequence[Chunked]) -> list[tuple[str, bytes]]:
+    """Sections with the contents of disks; none for a disk that is all zero."""
+    sections = []
+    for unit, disk in enumerate(disks):
+        chunks = [(index, disk.read_chunk(index)) for index in disk.data_chunks()]
+        kept = [[index, lz4.block.compress(content)] for index, content in chunks if content.strip(b"\0")]
+        if kept:
+            sections.append((f"{SECTION}{unit}", bytes(msgpack.packb(kept))))
+    return sections
+
+
+def load_disks(sections: Iterable[tuple[str, bytes]], disks: Sequence[ScratchDisk]) -> list[tuple[str, bytes]]:
+    """Put `disk/N` sections in place; returns the other sections. ValueError when one fits no disk."""
+    others = []
+    for name, packed in sections:
+        if not name.startswith(SECTION):
+            others.append((name, packed))
+            continue
+        unit = int(name.removeprefix(SECTION))
+        if unit >= len(disks):
+            raise ValueError(f"the recording holds disk {unit}, the machine has {len(disks)}")
+        for index, compressed in msgpack.unpackb(packed):
+            disks[unit].write_chunk(index, lz4.block.decompress(compressed))
+    return others
+
+
+def _spans(offset: int, length: int) -> Iterable[tuple[int, int, int]]:
+    """(chunk, start in it, end in it) of a range."""
+    end = offset + length
+    while offset < end:
+        index, start = divmod(offset, CHUNK)
+        stop = min(CHUNK, start + end - offset)
+        yield index, start, stop
+        offset += stop - start
