@@ -341,7 +341,7 @@ class MachineConfig(_Table):
         except OSError as error:
             raise ConfigError(f"{self.name}: disk[{unit}].image: {path}: {error.strerror}") from None
         if found is None and written is None:
-            raise ConfigError(f'{self.name}: disk[{unit}].size: is missing, and there is no {path} to take it from')
+            raise ConfigError(f"{self.name}: disk[{unit}].size: is missing, and there is no {path} to take it from")
         if found is not None and written is not None and found != written:
             raise ConfigError(
                 f"{self.name}: disk[{unit}].size: {format_size(written)}, but {path} has {format_size(found)}; "

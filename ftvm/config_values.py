@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)")
+_SIZE = re.compile(r"([0-9]{1,16}) ?(B|KiB|MiB|GiB|TiB)")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
 _UNIX_PATH_MAX = 4096

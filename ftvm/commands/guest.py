@@ -21,10 +21,7 @@ def list_guests(as_json: bool) -> None:
 
     if as_json:
         print_json(
-            [
-                {"name": guest.name, "description": guest.description, "arguments": guest.arguments}
-                for guest in GUESTS
-            ]
+            [{"name": guest.name, "description": guest.description, "arguments": guest.arguments} for guest in GUESTS]
         )
         return
     for guest in GUESTS:
