@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * cycle, instret and time: cycle and instret read the clock, time reads guest time.
+ *
+ * `time` traps in the engine as an illegal instruction and is emulated there. `cycle` and `instret` would read the
+ * host's time stamp counter, and no control bit prevents it. So every fresh translation is looked through before it runs:
+ * if it holds such a read, the engine is stopped at the entry of this block, its translation is dropped, and an
+ * instruction hook is put on that address; the next translation of it calls the hook. A hook may outlive its
+ * instruction or see another address space: it looks at the instruction again and lets anything else run.
+ *
+ * In user mode scounteren decides (privileged specification 4.1.5); after reset it allows all three, as firmware does.
+ * The spec's mcounteren always allows.
+ */
+#include "hart.h"
+
+#include <string.h>
+
+#define HOOKS_MAX 1024  /* more hooked addresses: start over, so that a guest cannot make translation ever slower */
+
+enum { CSR_CYCLE = 0xc00, CSR_TIME = 0xc01 };
+
+static void set_rd(struct hart *h, uint32_t insn, uint64_t value)
+{
+    if (INSN_RD(insn))
+        reg_set(h, UC_RISCV_REG_X0 + (int)INSN_RD(insn), value);
+}
+
+static bool legal(struct hart *h, uint32_t insn, unsigned csr)
+{
+    if (INSN_RS1(insn))
+        return false;
+    if (reg_get(h, UC_RISCV_REG_PRIV) != USER)
+        return true;
+    return csr_get(h, UC_RISCV_REG_SCOUNTEREN) >> (csr - CSR_CYCLE) & 1;
+}
+
+/* An illegal instruction was met at pc: if it is a legal read of time, do it. The trap itself is in the clock already. */
+bool counters_read_time(struct hart *h, uint32_t insn, uint64_t pc)
+{
+    unsigned csr;
+    if (!insn_reads_counter(insn, &csr) || csr != CSR_TIME || !legal(h, insn, csr))
+        return false;
+    set_rd(h, insn, hart_time(h));
+    h->count.time_reads++;
+    h->barren_traps = 0;
+    return true;
+}
+
+static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void *hart)
+{
+    struct hart *h = hart;
+    uint32_t insn;
+    unsigned csr;
+    if (!fill_fetch(h, address, &insn) || !insn_reads_counter(insn, &csr) || csr == CSR_TIME) {
+        h->count.counter_misses++;
+        return;
+    }
+    clock_settle(h, address);
+    if (!legal(h, insn, csr)) {
+        clock_count_trap(h);
+        trap_enter(h, CAUSE_ILLEGAL, insn, address);
+        return;
+    }
+    set_rd(h, insn, h->clock);
+    h->clock += 4;
+    h->count.counter_reads++;
+    reg_set(h, UC_RISCV_REG_PC, address + 4);
+}
+
+static bool known_site(const struct hart *h, uint64_t va)
+{
+    for (size_t i = 0; i < h->counter_sites.count; i++)
+        if (h->counter_sites.items[i] == va)
+            return true;
+    return false;
+}
+
+/* The page a block's translation is registered on: for its removal. */
+static uint64_t page_or_none(struct hart *h, uint64_t va)
+{
+    uint64_t index;
+    return fill_page_of(h, va, &index) ? index : NEVER;
+}
+
+void counters_on_translated(uc_engine *uc, uc_tb *now, uc_tb *before, void *hart)
+{
+    struct hart *h = hart;
+    uint32_t insn;
+    unsigned csr;
+    h->count.translations++;
+    for (uint64_t va = now->pc; va < now->pc + now->size && fill_fetch(h, va, &insn); va += insn_size(insn))
+        if (insn_reads_counter(insn, &csr) && csr != CSR_TIME && !known_site(h, va))
+            list_push(&h->fresh_sites, va);
+    if (!h->fresh_sites.count)
+        return;
+    h->fresh_page[0] = page_or_none(h, now->pc);
+    h->fresh_page[1] = page_or_none(h, now->pc + now->size - 1);
+    clock_retire(h);
+    h->stopped = true;
+    h->stopped_at = now->pc;
+    uc_emu_stop(uc);
+}
+
+static void forget_hooks(struct hart *h)
+{
+    h->removing = true;  /* deleting a hook looks up its address: let it find anything but the guest's page tables */
+    for (size_t i = 0; i < h->counter_hooks.count; i++)
+        uc_hook_del(h->uc, h->counter_hooks.items[i]);
+    h->removing = false;
+    h->counter_hooks.count = h->counter_sites.count = 0;
+    pages_drop_all(h);
+}
+
+static void hook_site(struct hart *h, uint64_t va)
+{
+    uc_hook hook;
+    if (uc_hook_add(h->uc, &hook, UC_HOOK_CODE, on_instruction, h, va, va) != UC_ERR_OK
+        || !list_push(&h->counter_hooks, hook) || !list_push(&h->counter_sites, va))
+        hart_fail(h, "out of memory for a hook on a counter read at 0x%llx", (unsigned long long)va);
+    h->count.counter_hooks++;
+}
+
+/* Outside the engine: hook what counters_on_translated found, and drop the translation that lacks it. */
+void counters_hook_fresh(struct hart *h)
+{
+    if (!h->fresh_sites.count)
+        return;
+    if (h->counter_sites.count + h->fresh_sites.count > HOOKS_MAX)
+        forget_hooks(h);
+    for (size_t i = 0; i < h->fresh_sites.count; i++)
+        hook_site(h, h->fresh_sites.items[i]);
+    h->fresh_sites.count = 0;
+    for (int i = 0; i < 2; i++)
+        if (h->fresh_page[i] != NEVER)
+            pages_drop_code(h, h->fresh_page[i]);
+    pages_flush_tlb(h);
+}
