@@ -3,7 +3,7 @@
 
     preamble   8s magic, u16 format, u32 length of the header, u32 check of these 14 bytes (the same in every format)
     header     msgpack map (replay/header.py), u32 check
-    record     u8 kind: bits 0-3 kind, 4 LONG, 5 COMPRESSED, 6 KEY
+    record     u8 kind: bits 0-3 kind, 4 LONG, 5 COMPRESSED, 6 KEY, 7 zero
                u8 count of entries
                u16 (LONG: u32) length of the body
                u64 sequence, only with KEY: of the first entry; of the last entry for states and the end
@@ -32,7 +32,7 @@ from replay.varint import put, take
 
 MAGIC: Final = b"\x89ftvmlog"
 FORMAT: Final = 1
-LONG, COMPRESSED, KEY, KIND_MASK = 0x10, 0x20, 0x40, 0x0F
+LONG, COMPRESSED, KEY, KIND_MASK = 0x10, 0x20, 0x40, 0x8F
 CHECK: Final = Struct("<I")
 PREAMBLE: Final = Struct("<8sHI")
 HEADER_MAX: Final = 16 << 20
