@@ -25,9 +25,7 @@ from ftvm.demo.nbd_wire import NbdError
 from ftvm.demo.report import Report
 from ftvm.demo.tally import Kind, Tally
 
-ENDING_S: Final = 12.0  # kept back of the whole time for draining and verification
-DRAIN_S: Final = 7.0
-WARM_UP_S: Final = 0.5
+ENDING_S_MAX: Final = 12.0  # kept back of the whole time for draining and verification: this, or a quarter
 TARGETS: Final = {"host": (Target.HOST,), "driver": (Target.DRIVER,), "both": (Target.HOST, Target.DRIVER)}
 
 Say = Callable[[str], None]
@@ -64,13 +62,14 @@ class _Demo:
         self._say = say
         self._start = time.monotonic()
         self._end = self._start + options.seconds_max
+        self._ending_s = min(ENDING_S_MAX, options.seconds_max / 4)
         self._blocks = options.clients * options.blocks_per_client
         owners = [index for index in range(options.clients) for _ in range(options.blocks_per_client)]
         self._tally = Tally(owners, random.SystemRandom().getrandbits(64))
         self._meter = Meter()
         self._clients = tuple(NbdClient(address, self._patience()) for _ in range(options.clients))
         self._crasher = NbdClient(address, self._patience())
-        self._executioner = Executioner(pair, self._clients, self._crasher, self._meter, self._end - ENDING_S)
+        self._executioner = Executioner(pair, self._clients, self._crasher, self._meter, self._end - self._ending_s)
         self._workers: list[Worker] = []
         self._results: list[KillResult] = []
         self._problems: list[str] = []
@@ -79,7 +78,7 @@ class _Demo:
         self._plan = plan_kills(TARGETS[options.kill], options.count, options.seed, options.calm_s)
 
     def _patience(self) -> float:
-        return max(1.0, self._options.seconds_max / 3)
+        return self._options.seconds_max / 3
 
     async def run(self) -> Report:
         """See the top of this file."""
@@ -89,6 +88,7 @@ class _Demo:
                 await self._steps()
         except TimeoutError:
             self._problems.append(f"the demo did not end within {self._options.seconds_max:g} s")
+            self._problems += [client.trouble for client in self._clients if client.trouble and not client.connected]
         except (NbdError, OSError) as error:
             self._problems.append(str(error))
         finally:
@@ -107,10 +107,9 @@ class _Demo:
         await prepare(self._clients[0], self._blocks)
         restarts = await self._count_restarts()
         self._start_load()
-        await asyncio.sleep(WARM_UP_S)
         for kill in self._plan:
             await self._kill(kill)
-        await asyncio.sleep(WARM_UP_S)
+        await asyncio.sleep(self._options.calm_s[1])
         await self._drain()
         await self._verify()
         self._restarts = await self._count_restarts() - restarts
@@ -145,11 +144,12 @@ class _Demo:
         self._say("load: stopping, waiting for the last answers")
         for worker in self._workers:
             worker.stop()
+        limit_s = self._ending_s / 2
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(limit_s):
                 await asyncio.gather(*(worker.drained() for worker in self._workers))
         except TimeoutError:
-            raise NbdError(f"the last requests were not answered within {DRAIN_S:g} s: nothing was verified") from None
+            raise NbdError(f"the last requests were not answered within {limit_s:g} s: nothing was verified") from None
 
     async def _verify(self) -> None:
         """Every client reads what its neighbour wrote."""

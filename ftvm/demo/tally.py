@@ -9,8 +9,10 @@ zeros it starts with. A zeroing version (TRIM, WRITE_ZEROES) shows as zeros. Per
     witnessed   the newest version that was ever read back
 
 A read may show any version from the floor *when it was issued* up to the newest issued when it is answered: a write in
-flight may or may not be visible yet, but what was acknowledged, or once seen, must stay. A TRIM leaves the content
-unspecified, and so does a write that was answered with an error: neither raises the floor until its version is seen.
+flight may or may not be visible yet, but what was acknowledged, or once seen, must stay. It may also show a mix of
+these versions' bytes, since NBD promises nothing about a read that overlaps a write (qemu-nbd does tear such reads, at
+any byte); a mix vouches for nothing. A TRIM leaves the content unspecified, and so does a write that was answered with
+an error: neither raises the floor until its version is seen.
 
 Anything else is a finding, and of exactly one kind:
 
@@ -20,7 +22,7 @@ Anything else is a finding, and of exactly one kind:
     lost      the block shows a version older than the acknowledged one, and no newer one was ever read back: the
               acknowledged write was promised, but it was never there for anyone to see.
     corrupt   the content is no version of this block at all: damage, another block's data, a version never issued, or
-              a mix of versions of which one may not be shown (torn).
+              a mix with bytes of none of the versions that may be shown (torn).
 
 Both lost and doubled show an older version after a newer was acknowledged; from outside, what tells them apart is
 whether the newer one had ever been there. That is why the load reads back the writes that matter most: the ones on top
@@ -37,7 +39,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from ftvm.demo.content import ZERO, Damage, Pattern
+from ftvm.demo.content import ZERO, ZEROS, Damage, Pattern
 
 FINDINGS_KEPT_MAX: Final = 100
 
@@ -147,6 +149,8 @@ class Tally:
         try:
             shown = self._pattern.versions(block, entry.client, data)
         except Damage as damage:
+            if self._mixed(block, entry, expectation, data):
+                return None
             return self._report(block, expectation, Kind.CORRUPT, str(damage))
         versions = {self._resolve(entry, expectation, version) for version in shown}
         if all(expectation.floor <= version <= entry.newest for version in versions):
@@ -154,6 +158,17 @@ class Tally:
                 self._witness(entry, versions.pop())
             return None
         return self._blame(block, entry, expectation, versions)
+
+    def _mixed(self, block: int, entry: _Block, expectation: Expectation, data: bytes) -> bool:
+        """Whether every byte is that of a version that may be shown."""
+        versions = range(expectation.floor, entry.newest + 1)
+        contents = [self._content(block, entry, version) for version in versions]
+        return all(byte in allowed for byte, *allowed in zip(data, *contents, strict=True))
+
+    def _content(self, block: int, entry: _Block, version: int) -> bytes:
+        at = bisect_left(entry.zeroing, version)
+        zero = at < len(entry.zeroing) and entry.zeroing[at] == version
+        return ZEROS if zero else self._pattern.make(block, version, entry.client)
 
     def _resolve(self, entry: _Block, expectation: Expectation, version: int) -> int:
         """Zeros stand for the oldest zeroing version that may be shown; failing that, for the newest one there is."""

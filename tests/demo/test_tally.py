@@ -169,13 +169,27 @@ def test_content_that_is_no_version_of_the_block_is_corrupt(damage: object, said
     assert said in finding.text and finding.text.startswith("block 0 ")
 
 
-def test_block_torn_by_a_write_in_flight_is_allowed_and_vouches_for_nothing() -> None:
+@pytest.mark.parametrize("tear", [30, 100, SECTOR, SECTOR + 100, BLOCK - 100])
+def test_block_torn_by_a_write_in_flight_is_allowed_and_vouches_for_nothing(tear: int) -> None:
     tally = book()
     first = write(tally)
     tally.begin(0, 0, Change.DATA)
     second = tally.content(0)
-    assert read(tally, second[:SECTOR] + first[SECTOR:]) is None
+    assert read(tally, second[:tear] + first[tear:]) is None
     assert read(tally, first) is None
+    torn = tally.expect(0)
+    tally.acknowledge(0)
+    assert tally.check(0, torn, first[:tear] + second[tear:]) is None
+    assert read(tally, second[:tear] + first[tear:]) is Kind.CORRUPT
+
+
+@pytest.mark.parametrize("tear", [30, SECTOR])
+def test_block_torn_between_an_older_version_and_one_in_flight_is_corrupt(tear: int) -> None:
+    tally = book()
+    first = write(tally)
+    write(tally)
+    tally.begin(0, 0, Change.DATA)
+    assert read(tally, first[:tear] + tally.content(0)[tear:]) is Kind.CORRUPT
 
 
 def test_finding_is_counted_once_until_the_block_is_acknowledged_again() -> None:
