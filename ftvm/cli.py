@@ -21,9 +21,11 @@ import click
 from ftvm import __version__
 
 COMMANDS = {
+    "pair": "Run a primary/backup pair on this host.",
     "machine": "Write an example machine file, check one, make keys.",
     "status": "Show a pair: roles, terms, progress, alarms.",
     "log": "Look into a recording.",
+    "disk": "Copy a stopped pair's disk out.",
     "guest": "List the bundled guests.",
 }
 
@@ -32,6 +34,9 @@ _TOLD = {
     "ftvm.config_error": "ConfigError",
     "ftvm.state_dir": "StateDirError",
     "ftvm.image": "ImageError",
+    "ftvm.disk.errors": "DiskRefused",
+    "ftvm.pair.services": "ServiceError",
+    "ftvm.disk.errors": "DiskRefused",
     "ftvm.arbiter.arbiter": "ArbiterError",
     "replay.errors": "LogError",
     "logging_channel.errors": "ChannelError",

@@ -5,7 +5,7 @@
         machine.toml            the machine file as it was settled at the last start
         lock                    held (flock) by the launcher, whose process it names
         arbiter/                the file arbiter's grants, unless the machine file puts them elsewhere
-        a/, b/                  one directory a side: lock, status.json, disk images
+        a/, b/                  one directory a side: lock, status.json, image.json, disk0.img ...
         console.log, nbd.sock   what the machine file names by relative paths
 
 A lock dies with its process, so a killed launcher leaves nothing that has to be cleaned up by hand.
@@ -49,6 +49,10 @@ class StateDir:
     def status(self, side: str) -> Path:
         """The file that a side writes its status to."""
         return self.side(side) / "status.json"
+
+    def image(self, side: str, unit: int) -> Path:
+        """A side's own copy of disk `unit`."""
+        return self.side(side) / f"disk{unit}.img"
 
     def resolve(self, path: str) -> Path:
         """A path of the machine file that is relative to the state directory."""

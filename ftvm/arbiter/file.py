@@ -30,6 +30,7 @@ from ftvm.arbiter.arbiter import FIRST_TERM, ArbiterDamaged, ArbiterUnavailable,
 _RECORD = re.compile(r"term-([0-9]{8})\.json")
 _RECORD_SIZE_MAX = 64 << 10
 _TERM_MAX = 99_999_999
+_GRANTS_MAX = 64
 
 
 class FileArbiter:
@@ -47,9 +48,18 @@ class FileArbiter:
 
     def latest(self) -> Grant | None:
         """See `Arbiter.latest`."""
+        terms = self._terms()
+        return self._read(terms[-1]) if terms else None
+
+    def history(self) -> list[Grant]:
+        """All grants, in the order of their terms. Raises ArbiterError."""
+        return [self._read(term) for term in self._terms()]
+
+    def grants(self) -> list[Grant]:
+        """The latest grants, oldest first: enough to tell who was live before a crash."""
         with _reachable(self.path):
             terms = [int(match[1]) for name in os.listdir(self.path) if (match := _RECORD.fullmatch(name))]
-        return self._read(max(terms)) if terms else None
+        return [self._read(term) for term in sorted(terms)[-_GRANTS_MAX:]]
 
     def acquire(self, term: int, winner: str, members: tuple[str, ...]) -> Grant:
         """See `Arbiter.acquire`."""
@@ -60,6 +70,11 @@ class FileArbiter:
                 self._link(Grant(term, winner, members, time.time()))
             _sync_directory(self.path)
         return self._read(term)
+
+    def _terms(self) -> list[int]:
+        with _reachable(self.path):
+            names = os.listdir(self.path)
+        return sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
 
     def _check_predecessor(self, term: int) -> None:
         latest = self.latest()
@@ -102,6 +117,8 @@ class FileArbiter:
 def _reachable(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        raise ArbiterUnavailable(f"the arbiter's directory {path} is not there: is it mounted?") from error
     except OSError as error:
         raise ArbiterUnavailable(f"the arbiter's directory {path} cannot be used: {error.strerror}") from error
 
