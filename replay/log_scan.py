@@ -84,7 +84,7 @@ def read_header(fd: int, name: str) -> tuple[LogHeader, int]:
     if not MAGIC.startswith(data[: len(MAGIC)]):
         raise LogError(f"{name}: this file is not an ftvm log")
     if len(data) < PREAMBLE.size + CHECK.size:
-        raise LogError(f"{name}: the file ends inside its preamble: nothing was recorded")
+        raise LogError(f"{name}: the file ends inside its preamble: nothing was recorded; remove it")
     _, version, length = PREAMBLE.unpack_from(data)
     if crc32(data[: PREAMBLE.size]) != CHECK.unpack_from(data, PREAMBLE.size)[0]:
         raise LogDamaged(name, "the preamble's check does not hold", offset=0, record=0, sequence=None)
@@ -94,7 +94,7 @@ def read_header(fd: int, name: str) -> tuple[LogHeader, int]:
         raise LogError(f"{name}: format {version} with a header of {length} bytes is not known")
     stored = os.pread(fd, length + CHECK.size, len(data))
     if len(stored) < length + CHECK.size:
-        raise LogError(f"{name}: the file ends inside its header: nothing was recorded")
+        raise LogError(f"{name}: the file ends inside its header: nothing was recorded; remove it")
     if crc32(stored[:length]) != CHECK.unpack_from(stored, length)[0]:
         raise LogDamaged(name, "the header's check does not hold", offset=len(data), record=0, sequence=None)
     return decode_header(stored[:length]), len(data) + len(stored)

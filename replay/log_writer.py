@@ -43,6 +43,9 @@ class LogWriter:
             raise LogError(f"cannot make the log {path}: {error.strerror}") from error
         self._set_up(path, fd, header, sync)
         self._write(frame_preamble(header.encode()))
+        if sync:
+            self.sync()
+            _sync_directory(path.parent)
 
     @classmethod
     def resume(cls, path: str | Path, header: LogHeader, *, sync: bool = False) -> Self:
@@ -179,7 +182,9 @@ class LogWriter:
         try:
             if not self._failure:
                 self.flush()
-                self._write(frame(Kind.END, END_BODY.pack(self.entries), sequence=self._last_or_zero(), key=True))
+                self._write(frame(Kind.END, END_BODY.pack(self.entries), sequence=self.last_sequence or 0, key=True))
+                if self._sync:
+                    self.sync()
         finally:
             self.abandon()
 
@@ -202,9 +207,6 @@ class LogWriter:
             self.flush()
         finally:
             self.abandon()
-
-    def _last_or_zero(self) -> int:
-        return self.last_sequence or 0
 
     def _cut_at(self, offset: int) -> None:
         try:
@@ -237,3 +239,12 @@ class LogWriter:
         assert not self._closed, "the log is closed"
         if self._failure:
             raise LogError(self._failure)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a new file's name reach the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

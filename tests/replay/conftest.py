@@ -39,7 +39,7 @@ class ToyMachine:
         fields = {"reason": 0, "clock": self.clock, "time": time, "digest": digest, "pages": pages}
         if self.fault is not None and self.fault[0] == entry.sequence:
             fields[self.fault[1]] += 1
-        return EpochResult(sequence=entry.sequence, **fields)
+        return EpochResult(entry.sequence, **fields)  # type: ignore[arg-type]
 
     def save(self) -> Sections:
         return [("clock", self.clock.to_bytes(8, "little")), ("total", self.total.to_bytes(4, "little"))]

@@ -41,12 +41,13 @@ def encoded(pairs: list[Recorded], rate: int, encoder: BatchEncoder | None = Non
     return encoder.body()
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(recorded_entries(), st.sampled_from((0, 1, 30)), st.integers(0, 6))
 def test_what_goes_in_comes_out(pairs: list[Recorded], rate: int, cut: int) -> None:
     """Also when the batch is cut in two, the second one depending on the first."""
     assert BatchDecoder(rate).decode(encoded(pairs, rate), 5, len(pairs), True) == pairs
-    encoder, decoder, found = BatchEncoder(rate), BatchDecoder(rate), []
+    encoder, decoder = BatchEncoder(rate), BatchDecoder(rate)
+    found: list[Recorded] = []
     for part, key in ((pairs[:cut], True), (pairs[cut:], False)):
         if part or key:
             body = encoded(part, rate, encoder, key)
@@ -82,7 +83,7 @@ def test_an_ordinary_entry_is_one_byte_two_numbers_and_its_digest(streams: dict[
     assert (rest - first) / (len(pairs) - 2) <= 8.5
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80), st.integers(1, 8), st.sampled_from((0, 30)))
 def test_any_bytes_are_entries_or_a_log_error(body: bytes, count: int, rate: int) -> None:
     try:
@@ -93,7 +94,7 @@ def test_any_bytes_are_entries_or_a_log_error(body: bytes, count: int, rate: int
     assert BatchDecoder(rate).decode(encoded(pairs, rate), 5, count, True) == pairs
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(recorded_entries(), st.data())
 def test_a_changed_batch_is_entries_or_a_log_error(pairs: list[Recorded], data: st.DataObject) -> None:
     body = bytearray(encoded(pairs, 30))
@@ -132,6 +133,7 @@ def test_an_impossible_result_is_our_own_bug() -> None:
         BatchEncoder(0).add(Entry(1, 100, 0, 0, 5), RecordedResult(0, 99, 0, 0))
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 1 << 66), max_size=5))
 def test_numbers_survive(values: list[int]) -> None:
     out = bytearray()
@@ -140,6 +142,7 @@ def test_numbers_survive(values: list[int]) -> None:
     assert take_many(bytes(out), 0, len(values)) == (values, len(out))
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.integers(-(1 << 65), 1 << 65))
 def test_folding_is_reversible_and_keeps_small_numbers_small(value: int) -> None:
     assert unfold(fold(value)) == value

@@ -30,7 +30,7 @@ def raw(**changes: Any) -> bytes:
     return msgpack.packb(list((fields | changes).values()))  # type: ignore[no-any-return]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(entries())
 def test_an_entry_survives_the_wire(entry: Entry) -> None:
     assert decode_entry(encode_entry(entry)) == entry
@@ -92,7 +92,7 @@ def test_events_hold_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) 
         decode_entry(raw(events=[[1, 0, bytes(50)], [1, 0, bytes(51)]]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_an_entry_or_a_log_error(data: bytes) -> None:
     try:
@@ -102,7 +102,7 @@ def test_any_bytes_are_an_entry_or_a_log_error(data: bytes) -> None:
     assert decode_entry(encode_entry(entry)) == entry
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(entries(), st.data())
 def test_a_changed_entry_is_an_entry_or_a_log_error(entry: Entry, data: st.DataObject) -> None:
     packed = bytearray(encode_entry(entry))

@@ -84,7 +84,12 @@ def test_a_record_is_one_write(
 ) -> None:
     writes: list[int] = []
     pwrite = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: writes.append(at) or pwrite(fd, data, at))
+
+    def count(fd: int, data: bytes, at: int) -> int:
+        writes.append(at)
+        return pwrite(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", count)
     with LogWriter(tmp_path / "a.log", header) as writer:
         for entry, result in streams["idle"](300):
             writer.append(entry, result, 0.0)
@@ -97,7 +102,7 @@ def test_sync_makes_every_flush_reach_the_disk(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    for sync, expected in ((True, 2), (False, 0)):
+    for sync, expected in ((True, 4), (False, 0)):  # the header, two flushes, the end
         synced.clear()
         with LogWriter(tmp_path / f"{sync}.log", header, sync=sync) as writer:
             for index, (entry, result) in enumerate(streams["idle"](2)):
@@ -331,8 +336,8 @@ def test_a_disk_that_fails_to_sync_is_told(
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "fdatasync", fail)
     writer = LogWriter(tmp_path / "a.log", header, sync=True)
+    monkeypatch.setattr(os, "fdatasync", fail)
     writer.append(*next(streams["idle"](1)), 0.0)
     with pytest.raises(LogError, match="Input/output error"):
         writer.flush()
