@@ -36,7 +36,6 @@ _TOLD = {
     "ftvm.image": "ImageError",
     "ftvm.disk.errors": "DiskRefused",
     "ftvm.pair.services": "ServiceError",
-    "ftvm.disk.errors": "DiskRefused",
     "ftvm.arbiter.arbiter": "ArbiterError",
     "replay.errors": "LogError",
     "logging_channel.errors": "ChannelError",
