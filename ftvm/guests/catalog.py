@@ -28,7 +28,11 @@ GUESTS = (
         "driver VM: serves NBD requests on the console port 'ftvm.block' from a virtio block device",
         "crash=on",
     ),
-    Guest("netecho", "answers ARP, ping, UDP port 7 and raw frames of type 0x88b5 on a virtio network device", "ip=A.B.C.D"),
+    Guest(
+        "netecho",
+        "answers ARP, ping, UDP port 7 and raw frames of type 0x88b5 on a virtio network device",
+        "ip=A.B.C.D",
+    ),
     Guest("console", "echoes what is typed; the line 'quit' powers off, 'panic' panics"),
     Guest("compute", "a mixed loop of 1.8 G instructions, then power-off", "insns=N measure=on"),
     Guest("timer", "ticks at 1 kHz until stopped", "hz=N ticks=N"),

@@ -86,7 +86,7 @@ static void set_address(struct virtio *device, u32 offset, volatile void *addres
     REG(offset + 4) = (u32)((u64)address >> 32);
 }
 
-void virtio_queue(struct virtio *device, struct queue *q, u32 index, u32 chain_max)
+void virtio_queue(struct virtio *device, struct queue *q, u32 index)
 {
     REG(QUEUE_SEL) = index;
     u32 size = REG(QUEUE_NUM_MAX);
@@ -100,15 +100,12 @@ void virtio_queue(struct virtio *device, struct queue *q, u32 index, u32 chain_m
     q->index = (u16)index;
     q->size = (u16)size;
     q->event_idx = device->features & VIRTIO_F_EVENT_IDX;
-    q->indirect = (device->features & VIRTIO_F_INDIRECT_DESC) && chain_max > 1;
-    q->chain_max = (u16)min_u64(chain_max, size);          /* a chain may not be longer than its queue */
+    q->chain_max = (u16)size;
     q->free_count = (u16)size;
     q->descriptors = memory_take(16UL * size, 16);
     q->avail = memory_take(6 + 2UL * size, 4);
     q->used = memory_take(6 + 8UL * size, 4);
     q->tokens = memory_take(8UL * size, 8);
-    if (q->indirect)
-        q->tables = memory_take_raw(16UL * q->chain_max * size, 16);
     for (u32 i = 0; i < size; i++)
         q->descriptors[i].next = (u16)(i + 1);
     queue_disarm(q);
@@ -117,6 +114,20 @@ void virtio_queue(struct virtio *device, struct queue *q, u32 index, u32 chain_m
     set_address(device, QUEUE_DRIVER, q->avail);
     set_address(device, QUEUE_DEVICE, q->used);
     REG(QUEUE_READY) = 1;
+}
+
+struct ring_descriptor *queue_tables(u32 chain_max)
+{
+    return memory_take_raw(sizeof(struct ring_descriptor) * chain_max * QUEUE_SIZE_MAX, 16);
+}
+
+void queue_use_tables(struct virtio *device, struct queue *q, struct ring_descriptor *tables, u32 chain_max)
+{
+    if (!(device->features & VIRTIO_F_INDIRECT_DESC))
+        return;
+    q->indirect = true;
+    q->tables = tables;
+    q->chain_max = (u16)min_u64(chain_max, q->size);       /* a chain may not be longer than its queue */
 }
 
 static void interrupt(void *argument)

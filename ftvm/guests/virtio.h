@@ -44,21 +44,25 @@ struct queue {
     u16 free, free_count;            /* list of unused descriptors, through their `next` */
     u16 published, added;            /* avail index the device sees; the one it will see */
     u16 reaped;                      /* used entries taken so far */
-    u16 chain_max;                   /* descriptors an indirect table holds */
+    u16 chain_max;                   /* the most descriptors of one chain */
     volatile struct ring_descriptor *descriptors;
     volatile u16 *avail;             /* flags, index, ring[size], used_event */
     volatile u16 *used;              /* flags, index, then {u32 id, u32 length}[size], avail_event */
-    struct ring_descriptor *tables;  /* `size` indirect tables */
+    struct ring_descriptor *tables;  /* `size` indirect tables of `chain_max` */
     void **tokens;                   /* by head descriptor */
 };
 
 bool virtio_find(struct virtio *device, u32 id);                  /* the first slot with such a device */
 void virtio_begin(struct virtio *device, u64 wanted);             /* reset, negotiate; panics when refused */
-void virtio_queue(struct virtio *device, struct queue *q, u32 index, u32 chain_max);
+void virtio_queue(struct virtio *device, struct queue *q, u32 index);
 void virtio_ready(struct virtio *device);                         /* DRIVER_OK, interrupts on */
 u32 virtio_config32(struct virtio *device, u32 offset);
 u8 virtio_config8(struct virtio *device, u32 offset);
 u64 virtio_config64(struct virtio *device, u32 offset);
+
+/* Long chains take one descriptor each, in tables that the queue is given, if the device has learnt that. */
+struct ring_descriptor *queue_tables(u32 chain_max);              /* memory for one queue of any size */
+void queue_use_tables(struct virtio *device, struct queue *q, struct ring_descriptor *tables, u32 chain_max);
 
 /* Queues a chain of `out` segments that the device reads, then `in` that it writes. False when it does not fit now. */
 bool queue_add(struct queue *q, const struct segment *segments, u32 out, u32 in, void *token);

@@ -27,7 +27,8 @@ void blk_open(struct blk *blk)
     if (!virtio_find(&device, VIRTIO_ID_BLOCK))
         panic("blk: no virtio block device (version 2)");
     virtio_begin(&device, F_SEG_MAX | F_RO | F_FLUSH | F_DISCARD | F_WRITE_ZEROES);
-    virtio_queue(&device, &queue, 0, BLK_SEGMENTS_MAX + 2);
+    virtio_queue(&device, &queue, 0);
+    queue_use_tables(&device, &queue, queue_tables(BLK_SEGMENTS_MAX + 2), BLK_SEGMENTS_MAX + 2);
     blk->sectors = virtio_config64(&device, CONFIG_CAPACITY);
     blk->read_only = device.features & F_RO;
     blk->flush = device.features & F_FLUSH;

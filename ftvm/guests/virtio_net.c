@@ -24,8 +24,8 @@ void net_open(u8 mac[NET_MAC_BYTES])
         panic("net: the device has no address");
     for (u32 i = 0; i < NET_MAC_BYTES; i++)
         mac[i] = virtio_config8(&device, i);
-    virtio_queue(&device, &receive, RECEIVE, 1);
-    virtio_queue(&device, &transmit, TRANSMIT, 1);
+    virtio_queue(&device, &receive, RECEIVE);
+    virtio_queue(&device, &transmit, TRANSMIT);
     virtio_ready(&device);
     buffers = (u32)min_u64(receive.size, transmit.size);
     for (u32 i = 0; i < buffers; i++)

@@ -38,6 +38,7 @@ static struct port {
 } *ports, *port;
 static u32 port_number, ports_max;
 static const char *wanted;
+static struct ring_descriptor *tables;           /* for the transmit queue of the port that is found */
 static struct control *outgoing;     /* a ring of messages, reused in order */
 static u32 outgoing_next;
 
@@ -72,12 +73,13 @@ void port_open(const char *name)
     ports_max = (u32)min_u64(virtio_config32(&device, CONFIG_MAX_PORTS), PORTS_MAX);
     ports = memory_take(sizeof *ports * ports_max, 8);
     for (u32 p = 0; p < ports_max; p++) {
-        virtio_queue(&device, &ports[p].receive, queue_of(p), 1);
-        virtio_queue(&device, &ports[p].transmit, queue_of(p) + 1, PORT_SEND_SEGMENTS_MAX);
+        virtio_queue(&device, &ports[p].receive, queue_of(p));
+        virtio_queue(&device, &ports[p].transmit, queue_of(p) + 1);
     }
-    virtio_queue(&device, &control_in, QUEUE_CONTROL_IN, 1);
-    virtio_queue(&device, &control_out, QUEUE_CONTROL_OUT, 1);
+    virtio_queue(&device, &control_in, QUEUE_CONTROL_IN);
+    virtio_queue(&device, &control_out, QUEUE_CONTROL_OUT);
     virtio_ready(&device);
+    tables = queue_tables(PORT_SEND_SEGMENTS_MAX);
     outgoing = memory_take(sizeof *outgoing * control_out.size, 8);
     for (u32 i = 0; i < CONTROL_BUFFERS && i < control_in.size; i++)
         post_control(memory_take(CONTROL_BYTES, 8));
@@ -105,6 +107,7 @@ static enum port_change obey(const struct control *m, u32 length)
             return PORT_NOTHING;
         port = &ports[m->port];
         port_number = m->port;
+        queue_use_tables(&device, &port->transmit, tables, PORT_SEND_SEGMENTS_MAX);
         say(port_number, PORT_OPEN, 1);
         return PORT_OPENED;
     case PORT_OPEN:
@@ -135,7 +138,7 @@ bool port_post(void *buffer, u32 length, void *token)
 
 void *port_receive(u32 *length) { return port ? queue_reap(&port->receive, length) : 0; }
 void *port_sent(void) { return port ? queue_reap(&port->transmit, 0) : 0; }
-u32 port_send_segments(void) { return port->transmit.chain_max; }
+u32 port_send_segments(void) { return (u32)min_u64(port->transmit.chain_max, PORT_SEND_SEGMENTS_MAX); }
 
 bool port_send(const struct segment *segments, u32 count, void *token)
 {
