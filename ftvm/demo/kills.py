@@ -46,7 +46,8 @@ class PairUnderTest(Protocol):
     """What the demo needs of a pair. All may raise OSError; all but `kill_primary` may block.
 
     `status` is what `ftvm status --json` shows and holds at least `driver_restarts` (deaths that the supervisor has
-    answered with a restart, never falling in a pair's life) and `log_bytes` (sent by the present primary).
+    answered with a restart, never falling in a pair's life) and `log_bytes` (sent by the present primary), each an int,
+    or missing while no side can tell.
     `wait_protected` never believes the word of a side that is dead.
     """
 
@@ -144,8 +145,8 @@ class Executioner:
                 raise TimeoutError("there was no time left for it")
             await asyncio.sleep(kill.calm_s)
             await self._protected()
-            status = await self.status()
-            steps = self._kill_host(result) if kill.target is Target.HOST else self._kill_driver(result, status)
+            restarts = await self.driver_restarts()
+            steps = self._kill_host(result) if kill.target is Target.HOST else self._kill_driver(result, restarts)
             return await steps
         except _Halted as halted:
             return halted.result
@@ -157,10 +158,20 @@ class Executioner:
     async def status(self) -> dict[str, Any]:
         """The pair's status; counts the log's bytes, whose counter starts again with every new primary."""
         status = await asyncio.to_thread(self._pair.status)
-        seen = int(status.get("log_bytes", 0))
-        self.log_bytes += seen - self._log_seen if seen >= self._log_seen else seen
-        self._log_seen = seen
+        seen = status.get("log_bytes")
+        if isinstance(seen, int):
+            self.log_bytes += seen - self._log_seen if seen >= self._log_seen else seen
+            self._log_seen = seen
         return status
+
+    async def driver_restarts(self) -> int:
+        """The supervisor's count, waiting for a side that knows it. Raises TimeoutError."""
+        end = self._end()
+        while not isinstance(count := (await self.status()).get("driver_restarts"), int):
+            if time.monotonic() > end:
+                raise TimeoutError("the pair's status does not tell driver_restarts")
+            await asyncio.sleep(STATUS_POLL_S)
+        return count
 
     async def _kill_host(self, result: KillResult) -> KillResult:
         pid = await asyncio.to_thread(self._pair.primary_pid)
@@ -179,7 +190,7 @@ class Executioner:
         successor = await asyncio.to_thread(self._pair.primary_pid)
         return replace(result, problem=f"process {pid} is still called the primary") if successor == pid else result
 
-    async def _kill_driver(self, result: KillResult, before: dict[str, Any]) -> KillResult:
+    async def _kill_driver(self, result: KillResult, restarts: int) -> KillResult:
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         await self._until(lambda: self._crasher.connected, "the killing client to be connected")
         in_flight = await self._loaded()
@@ -192,7 +203,7 @@ class Executioner:
         if answer.result().error != EIO:
             said = error_text(answer.result().error) if answer.result().error else "success"
             raise _Halted(replace(result, problem=f"the killing request was answered with {said} instead of EIO"))
-        result = await self._try(result, self._restarted(int(before.get("driver_restarts", 0))))
+        result = await self._try(result, self._restarted(restarts))
         result = replace(result, hit=True)
         result = await self._try(result, self._until(lambda: watch.replies > replies, "a client to be answered again"))
         result = replace(result, reply_ms=_ms(watch.silence))
@@ -227,7 +238,7 @@ class Executioner:
 
     async def _restarted(self, before: int) -> None:
         end = self._end()
-        while int((await self.status()).get("driver_restarts", 0)) <= before:
+        while await self.driver_restarts() <= before:
             if time.monotonic() > end:
                 raise TimeoutError(f"the driver's restart counter stayed at {before}")
             await asyncio.sleep(STATUS_POLL_S)

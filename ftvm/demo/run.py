@@ -83,11 +83,13 @@ class _Demo:
     async def run(self) -> Report:
         """See the top of this file."""
         asyncio.get_running_loop().set_exception_handler(self._fault)
+        limit = asyncio.timeout(self._end - time.monotonic())
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + self._end - time.monotonic()):
+            async with limit:
                 await self._steps()
-        except TimeoutError:
-            self._problems.append(f"the demo did not end within {self._options.seconds_max:g} s")
+        except TimeoutError as error:
+            late = f"the demo did not end within {self._options.seconds_max:g} s"
+            self._problems.append(late if limit.expired() else str(error))
             self._problems += [client.trouble for client in self._clients if client.trouble and not client.connected]
         except (NbdError, OSError) as error:
             self._problems.append(str(error))
@@ -105,14 +107,14 @@ class _Demo:
         for client in (*self._clients, self._crasher):
             await client.open()
         await prepare(self._clients[0], self._blocks)
-        restarts = await self._count_restarts()
+        restarts = await self._executioner.driver_restarts()
         self._start_load()
         for kill in self._plan:
             await self._kill(kill)
         await asyncio.sleep(self._options.calm_s[1])
         await self._drain()
         await self._verify()
-        self._restarts = await self._count_restarts() - restarts
+        self._restarts = await self._executioner.driver_restarts() - restarts
 
     def _start_load(self) -> None:
         options = self._options
@@ -136,9 +138,6 @@ class _Demo:
             )
         else:
             self._say(f"{head}; restarted, silence of {result.reply_ms:.0f} ms")
-
-    async def _count_restarts(self) -> int:
-        return int((await self._executioner.status()).get("driver_restarts", 0))
 
     async def _drain(self) -> None:
         self._say("load: stopping, waiting for the last answers")

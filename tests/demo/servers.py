@@ -53,6 +53,7 @@ class QemuNbd:
         self._image = image
         self._delay_s = delay_s
         self._socket = _listen(address)
+        self._closed = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._successor: threading.Thread | None = None
         self.start()
@@ -78,6 +79,7 @@ class QemuNbd:
 
     def close(self) -> None:
         """End everything."""
+        self._closed.set()
         if self._successor is not None:
             self._successor.join()
         self.kill()
@@ -104,8 +106,8 @@ class QemuNbd:
 
         def succeed() -> None:
             process.wait()
-            time.sleep(self._delay_s)
-            self.start()
+            if not self._closed.wait(self._delay_s):
+                self.start()
 
         self._successor = threading.Thread(target=succeed)
         self._successor.start()

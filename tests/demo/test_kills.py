@@ -36,7 +36,7 @@ def carry_out(pair: PairUnderTest, address: str, kill: Kill, depth: int = 4, cli
             if index < clients:
                 blocks = range(index * 64, index * 64 + 64)
                 Worker(index, client, tally, meter, random.Random(index), blocks).start(depth)
-        executioner = Executioner(pair, everyone[:clients], everyone[-1], meter, time.monotonic() + 1)
+        executioner = Executioner(pair, everyone[:clients], everyone[-1], meter, time.monotonic() + 0.7)
         result = await executioner.execute(kill)
         assert meter.watch is None
         for client in everyone:
@@ -118,6 +118,19 @@ class _Forgetful(QemuNbd):
         return self.first
 
 
+class _Mute(FaultyServer):
+    """A pair whose status tells nothing."""
+
+    def status(self) -> dict[str, int]:
+        return {}
+
+
+def test_status_without_the_restart_counter_is_told() -> None:
+    with closing(_Mute()) as pair:
+        result = carry_out(pair, pair.address, DRIVER)
+    assert not result.hit and result.problem == "the pair's status does not tell driver_restarts"
+
+
 def test_process_that_survives_its_kill_is_no_hit() -> None:
     with closing(_Stubborn()) as pair:
         result = carry_out(pair, pair.address, HOST)
@@ -143,7 +156,7 @@ def test_successor_must_be_another_process(tmp_path: Path) -> None:
 
 
 def test_clients_that_are_never_answered_again_are_told(tmp_path: Path) -> None:
-    with closing(QemuNbd(tmp_path / "disk", f"unix:{tmp_path}/s", delay_s=1.5)) as pair:
+    with closing(QemuNbd(tmp_path / "disk", f"unix:{tmp_path}/s", delay_s=9)) as pair:
         result = carry_out(pair, pair.address, HOST)
     assert result.hit and result.reply_ms is None and not result.sound
     assert "every client to be answered again" in result.problem

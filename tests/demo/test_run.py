@@ -60,7 +60,7 @@ def test_error_to_a_client_fails_the_demo() -> None:
 
 
 def test_pair_that_dies_for_good_still_gets_its_report(tmp_path: Path) -> None:
-    with closing(QemuNbd(tmp_path / "disk", f"unix:{tmp_path}/s", delay_s=3)) as pair:
+    with closing(QemuNbd(tmp_path / "disk", f"unix:{tmp_path}/s", delay_s=9)) as pair:
         options = Options(seed=5, kill="host", count=2, calm_s=QUICK, seconds_max=2)
         report = run_demo(pair, pair.address, options, lambda line: None)
     assert not report.passed and report.seconds < 3
@@ -73,6 +73,16 @@ def test_server_that_is_not_there_is_reported(tmp_path: Path) -> None:
         report = run_demo(pair, f"unix:{tmp_path}/none", Options(seed=1, seconds_max=1), lambda line: None)
     assert not report.passed and any("cannot connect" in problem for problem in report.problems)
     assert all(result.problem == "not carried out" for result in report.kills)
+
+
+def test_pair_that_cannot_tell_its_restarts_is_reported() -> None:
+    class Mute(FaultyServer):
+        def status(self) -> dict[str, int]:
+            return {}
+
+    with closing(Mute()) as pair:
+        report = run_demo(pair, pair.address, Options(seed=1, seconds_max=1), lambda line: None)
+    assert report.problems == ("the pair's status does not tell driver_restarts",)
 
 
 def test_export_that_is_too_small_is_told() -> None:
