@@ -128,6 +128,13 @@ class Uart(Device):
         if len(self._output) >= PIECE:
             self.flush()
 
+    def take(self, limit: int) -> bytes:
+        """Up to `limit` typed bytes, for elsewhere in the machine (the SBI console)."""
+        data = bytes(self._input[:limit])
+        del self._input[:limit]
+        self._update()
+        return data
+
     def flush(self) -> None:
         """Emits what the guest has written since the last output."""
         if self._output:

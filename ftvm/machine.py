@@ -120,7 +120,7 @@ class Machine:
     def run(self, entry: Entry) -> EpochResult:
         """Run one epoch; `entry` is all that is not determined by the machine's state."""
         if entry.clock != self.hart.clock:
-            raise ValueError(f"entry {entry.sequence} starts at clock {entry.clock}, the machine is at {self.hart.clock}")
+            raise ValueError(f"entry {entry.sequence} starts at clock {entry.clock}, this machine's is {self.clock}")
         self.sequence = entry.sequence
         self._outputs = []
         self._power = None

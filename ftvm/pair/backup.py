@@ -8,7 +8,7 @@
     RESTORING  (execution half)   the machine becomes the snapshot, the disks are synced: FOLLOWING
     FOLLOWING  ENTRY              acknowledged at once, executed later; the PROTECTED mark: IN_SYNC
     IN_SYNC    ENTRY              the same; only from here may this side ask for the next term
-    OVER       -                  nothing more is taken: the guest ended, or this side was refused for good, or went live
+    OVER       -                  nothing more is taken: the guest ended, this side failed, or goes live
 
 Two halves. The *receiving* half (`receive`, `tick`) never waits for the guest: in a process it runs in its own thread,
 so that an entry is acknowledged while an earlier one is executed. The *execution* half (`execute`) runs the machine.
@@ -61,6 +61,9 @@ class BackupState(Enum):
     FOLLOWING = "following"
     IN_SYNC = "in sync"
     OVER = "over"
+
+
+_EXECUTING = (BackupState.FOLLOWING, BackupState.IN_SYNC, BackupState.OVER)
 
 
 class Backup:
@@ -157,9 +160,7 @@ class Backup:
         """Run one acknowledged entry, or restore the snapshot; False when there is nothing to do."""
         with self.lock:
             sections, taken = self._sections, None
-            if sections is None and self.state in (BackupState.FOLLOWING, BackupState.IN_SYNC):
-                taken = self.receiver.take()
-            elif sections is None and self.state is BackupState.OVER:
+            if sections is None and self.state in _EXECUTING:
                 taken = self.receiver.take()
         if sections is not None:
             self._restore(sections)

@@ -13,23 +13,24 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from ftvm.arbiter.file import FileArbiter
 from ftvm.config import MachineConfig
 from ftvm.config_keys import load_keys
 from ftvm.disk.errors import DiskFailure
 from ftvm.disk.metadata import ImageLedger
 from ftvm.image import load_image
 from ftvm.machine import ENGINE, Machine
+from ftvm.pair.cold_start import arbiter_of
 from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
+from ftvm.pair.services import addresses
 from ftvm.recording import Recording, header_of
 from ftvm.say import Say
 from ftvm.service.block_server import BlockServer
@@ -74,6 +75,7 @@ class Side:
         self.options = options
         self._say = say
         self._config = config
+        self._addresses = addresses(config, state, options.services)
         self._keys = load_keys(config)
         self._poller = Poller()
         self._stopping = False
@@ -85,7 +87,7 @@ class Side:
         self._world = HostWorld(self._poller, lambda: self._console(state), self._block, self._notice)
         self._recording: Recording | None = None
         self._status = StatusWriter(state, options.member, config.name)
-        self._arbiter = FileArbiter(state.resolve(config.pair.arbiter.argument))
+        self._arbiter = arbiter_of(config, state)
         self._ledger = ImageLedger(state.side(options.member), config.name)
         self.notices: list[str] = []
         self.member = Member(self._parts())
@@ -140,7 +142,7 @@ class Side:
         me = self.options.member
         grant = self._arbiter.acquire(term, me, (me,))
         if grant.winner != me:
-            raise ChannelError(f"term {term} was granted to member {grant.winner} at the same moment; ask for its status")
+            raise ChannelError(f"term {term} was granted to member {grant.winner} at the same moment")
         self._say.info(f"member {me} is primary in term {term}", term=term)
         self.member.start_primary(term)
 
@@ -205,6 +207,8 @@ class Side:
             "restarts": self._machine.supervisor.restarts,
             "why": member.why,
             "alarms": list(member.alarms),
+            "finished": member.finished,
+            "service_fds": [sock.fileno() for sock in self.options.services],
         }
         if live is not None and link is not None:
             sender = link.sender
@@ -214,7 +218,7 @@ class Side:
                 "durable": self._disks.durable(live.executed),
                 "lag_ms": round(link.lag_ms, 3),
                 "channel": member.listener.address if member.listener is not None else None,
-                "services": [str(address) for address in self._addresses()],
+                "services": self._addresses,
                 "pause_ms": round(link.pause_s * 1e3, 3),
                 "log_bytes": link.sent_bytes,
             }
@@ -228,10 +232,6 @@ class Side:
         return fields
 
     # -- pieces -------------------------------------------------------------------------------------------------
-
-    def _addresses(self) -> Sequence[object]:
-        block = self._config.service_block
-        return () if block is None else block.listen
 
     def _listen(self) -> Endpoint | None:
         address = self.options.listen or str(self._config.pair.listen)

@@ -80,6 +80,7 @@ class HostWorld:
         """See `World`."""
         if self.block is not None:
             self.block.close()
+            self.block = None
         if self._console is not None:
             self._console.close()
             self._console = None

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host process of `ftvm pair`: starts two sides, fences the one that a term has passed, replaces what died.
+
+    every turn   a new grant of the arbiter  ->  SIGKILL to the side that it passes (its connections reset at once)
+                 a side has ended in order   ->  wait for the other, done
+                 a side has died             ->  start a joiner in its place, as soon as there is a primary to join
+                 both have died              ->  told, exit 1
+
+The pair does not depend on it: detection, arbitration and going live happen between the sides. A launcher that is
+killed leaves them running; the next one on the same directory adopts them. Sides are sessions of their own, write
+their lines to a file each, and this process prints them as they come.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftvm.arbiter.arbiter import ArbiterError, Grant
+from ftvm.config import MachineConfig
+from ftvm.pair.cold_start import arbiter_of, first_primary
+from ftvm.pair.side import ExitCode
+from ftvm.process import Process
+from ftvm.say import Say
+from ftvm.state_dir import SIDES, StateDir, read_json
+
+TURN_S = 0.01
+GRACE_S = 5.0
+RESPAWN_MIN_S = 0.2
+RESPAWN_MAX_S = 10.0
+SHORT_LIFE_S = 5.0
+
+
+@dataclass(slots=True)
+class SideProcess:
+    """A side's process as the launcher sees it."""
+
+    member: str
+    process: Process
+    term: int  # the latest grant when it was started or adopted
+    child: subprocess.Popen[bytes] | None  # None when adopted
+    started: float
+
+    def exit_code(self) -> int | None:
+        """None while it lives; for an adopted process that is gone, nobody knows: -1."""
+        if self.child is not None:
+            return self.child.poll()
+        return None if self.process.alive else -1
+
+
+class Launcher:
+    """Keeps one pair going."""
+
+    def __init__(
+        self,
+        state: StateDir,
+        config: MachineConfig,
+        say: Say,
+        services: Callable[[], Sequence[socket.socket]],
+        record: Path | None = None,
+        unprotected: bool = False,
+        log_json: bool = False,
+    ) -> None:
+        """`services` opens the listening sockets, or gets them from a living side."""
+        self.state = state
+        self.config = config
+        self._say = say
+        self._arbiter = arbiter_of(config, state)
+        self._open = services
+        self._services: Sequence[socket.socket] = ()
+        self._record = record
+        self._unprotected = unprotected
+        self._log_json = log_json
+        self._sides: dict[str, SideProcess] = {}
+        self._ended: dict[str, int] = {}
+        self._delay = dict.fromkeys(SIDES, RESPAWN_MIN_S)
+        self._spawn_at = dict.fromkeys(SIDES, 0.0)
+        self._term = 0
+        self._stop_at: float | None = None
+        self._stopped_backup = False
+        self._tails = {side: _Tail(self._log(side)) for side in SIDES}
+        self._warned = ""
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until the guest has ended or both sides are gone; returns the command's exit code."""
+        self._adopt()
+        self._services = self._open()
+        if not self._sides:
+            self._term = self._latest_term()
+            self._spawn(first_primary(self.config, self.state), None)
+        while True:
+            self._print()
+            self._fence()
+            self._reap()
+            if not self._sides:
+                self._print()
+                return self._last_word()
+            if self._stop_at is not None:
+                self._press()
+            else:
+                self._replace()
+            time.sleep(TURN_S)
+
+    def stop(self) -> None:
+        """End the pair in order; safe to call from a signal handler."""
+        if self._stop_at is None:
+            self._stop_at = time.monotonic()
+
+    def _adopt(self) -> None:
+        term = self._latest_term()
+        for side in SIDES:
+            process = Process.load(read_json(self.state.status(side)).get("process"))
+            if process is not None and process.alive:
+                self._say.info(f"adopting side {side}, process {process.pid}")
+                self._sides[side] = SideProcess(side, process, term, None, time.monotonic())
+                self._tails[side].skip()
+        self._term = term
+
+    def _fence(self) -> None:
+        grant = self._latest()
+        if grant is None or grant.term == self._term:
+            return
+        self._term = grant.term
+        for side in self._sides.values():
+            if side.member != grant.winner and side.term < grant.term and not self._ends(side):
+                self._say.info(f"fencing side {side.member}: term {grant.term} was granted to side {grant.winner}")
+                side.process.signal(signal.SIGKILL)
+            side.term = grant.term
+
+    def _ends(self, side: SideProcess) -> bool:
+        return side.exit_code() is not None
+
+    def _reap(self) -> None:
+        for member, side in list(self._sides.items()):
+            code = side.exit_code()
+            if code is None:
+                continue
+            del self._sides[member]
+            self._ended[member] = code
+            now = time.monotonic()
+            short = now - side.started < SHORT_LIFE_S
+            self._delay[member] = min(RESPAWN_MAX_S, self._delay[member] * 2) if short else RESPAWN_MIN_S
+            self._spawn_at[member] = now + (self._delay[member] if short else 0.0)
+            if code == ExitCode.DONE or self._ended_in_order(member):
+                self._wait_for_the_other()
+            elif self._stop_at is None:
+                self._say.warning(f"side {member} (process {side.process.pid}) has {_end(code)}")
+
+    def _ended_in_order(self, member: str) -> bool:
+        return bool(read_json(self.state.status(member)).get("finished"))
+
+    def _wait_for_the_other(self) -> None:
+        """The guest has ended on one side: the other one has it in its log."""
+        if self._stop_at is None:
+            self._stop_at = time.monotonic()
+            self._stopped_backup = True
+
+    def _replace(self) -> None:
+        """Start a joiner for a side that is gone, when there is a primary that it can join."""
+        now = time.monotonic()
+        for member in SIDES:
+            if member in self._sides or now < self._spawn_at[member]:
+                continue
+            address = self._channel_of_primary()
+            if address is not None:
+                self._spawn(member, address)
+
+    def _channel_of_primary(self) -> str | None:
+        for side in self._sides.values():
+            fields = read_json(self.state.status(side.member))
+            mine = Process.load(fields.get("process")) == side.process
+            if mine and fields.get("role") == "primary" and fields.get("term") == self._term:
+                channel = fields.get("channel")
+                return channel if isinstance(channel, str) else None
+        return None
+
+    def _press(self) -> None:
+        """The pair is to end: ask the primary, then everybody, then insist."""
+        assert self._stop_at is not None
+        waited = time.monotonic() - self._stop_at
+        if not self._stopped_backup:
+            self._stopped_backup = True
+            self._say.info("stopping")
+            for side in self._sides.values():
+                if read_json(self.state.status(side.member)).get("role") in ("primary", "joining"):
+                    side.process.signal(signal.SIGTERM)
+        if waited > GRACE_S:
+            for side in self._sides.values():
+                side.process.signal(signal.SIGTERM if waited < 2 * GRACE_S else signal.SIGKILL)
+            time.sleep(0.1)
+
+    def _last_word(self) -> int:
+        if self._stop_at is not None and ExitCode.DONE in self._ended.values():
+            self._say.info("the pair has ended")
+            return 0
+        if self._stop_at is not None:
+            self._say.warning("the pair was stopped, but not in order")
+            return 1
+        self._say.error("both sides are gone; start the pair again, it goes on from the newest images")
+        return 1
+
+    # -- processes ----------------------------------------------------------------------------------------------
+
+    def _spawn(self, member: str, join: str | None) -> None:
+        command = [sys.executable, "-m", "ftvm.pair.main", "--state-dir", str(self.state.path), "--member", member]
+        descriptors = [sock.fileno() for sock in self._services]
+        command += ["--services", ",".join(map(str, descriptors))]
+        command += ["--join", join] if join is not None else []
+        command += ["--record", str(self._record)] if self._record is not None else []
+        command += ["--unprotected"] if self._unprotected else []
+        command += ["--log-json"] if self._log_json else []
+        with self._log(member).open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=descriptors,
+                start_new_session=True,
+                cwd=os.path.sep,
+            )
+        process = Process.find(child.pid)
+        assert process is not None, "a child that was not waited for has a pid"
+        self._sides[member] = SideProcess(member, process, self._term, child, time.monotonic())
+
+    def _log(self, member: str) -> Path:
+        return self.state.side(member) / "side.log"
+
+    def _print(self) -> None:
+        for tail in self._tails.values():
+            if lines := tail.read():
+                sys.stderr.buffer.write(lines)
+                sys.stderr.flush()
+
+    # -- arbiter ------------------------------------------------------------------------------------------------
+
+    def _latest(self) -> Grant | None:
+        try:
+            return self._arbiter.latest()
+        except ArbiterError as error:
+            if str(error) != self._warned:
+                self._warned = str(error)
+                self._say.warning(self._warned)
+            return None
+
+    def _latest_term(self) -> int:
+        if not self._arbiter.path.exists():
+            return 0
+        grant = self._arbiter.latest()
+        return 0 if grant is None else grant.term
+
+
+class _Tail:
+    """What is appended to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.skip()
+
+    def skip(self) -> None:
+        """From here on only what is new."""
+        self._offset = self._path.stat().st_size if self._path.exists() else 0
+
+    def read(self) -> bytes:
+        """Whole lines that have come."""
+        try:
+            if self._path.stat().st_size <= self._offset:
+                return b""
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                lines = file.read()
+        except OSError:
+            return b""
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return whole
+
+
+def _end(code: int) -> str:
+    if code < -1:
+        return f"been killed by {signal.Signals(-code).name}"
+    if code == -1:
+        return "died"
+    names: dict[int, str] = {ExitCode.FAILED: "failed", ExitCode.FENCED: "been fenced", ExitCode.LEFT: "left the pair"}
+    return names.get(code, f"ended with code {code}")
