@@ -24,15 +24,15 @@ from typing import Any, Final, Protocol
 from ftvm.demo.meter import Meter, Watch
 from ftvm.demo.nbd_client import NbdClient, Outcome
 from ftvm.demo.nbd_wire import Request, error_text
+from ftvm.service.nbd import VENDOR
 
-VENDOR_CRASH: Final = 0x4654  # request type; the low byte of the offset is the way to die
 EIO: Final = 5
 IN_FLIGHT_MIN: Final = 8
 CLIENTS_MIN: Final = 2
 STEP_S_MAX: Final = 20.0  # for one step of a kill
 POLL_S: Final = 0.003
 STATUS_POLL_S: Final = 0.05
-WAYS_TO_DIE: Final = {
+WAYS_TO_DIE: Final = {  # the low byte of the vendor request's offset
     1: "panic",
     2: "endless loop",
     3: "overwritten queues",
@@ -195,7 +195,7 @@ class Executioner:
         await self._until(lambda: self._crasher.connected, "the killing client to be connected")
         in_flight = await self._loaded()
         watch = self._watch()
-        self._crasher.submit(Request(VENDOR_CRASH, result.kill.mode), answer.set_result)
+        self._crasher.submit(Request(VENDOR, offset=result.kill.mode), answer.set_result)
         self._crasher.flush()
         result = replace(result, in_flight=in_flight, problem="")
         result = await self._try(result, self._until(answer.done, "the killing request to be answered"))

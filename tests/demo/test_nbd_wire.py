@@ -22,12 +22,16 @@ from ftvm.demo.nbd_wire import (
     REPLY_MAGIC,
     Command,
     Export,
+    ExportFlag,
     Handshake,
     NbdError,
     Reply,
     ReplyParser,
     Request,
 )
+from ftvm.service.export import Export as ServedExport
+from ftvm.service.nbd import VENDOR
+from ftvm.service.session import ClientRequest, Session
 
 HELLO = GREETING.pack(b"NBDMAGIC", b"IHAVEOPT", 3)
 
@@ -80,6 +84,20 @@ def test_handshake_answers_anything_with_silence_or_an_error(noise: bytes, greet
     except NbdError:
         return
     assert handshake.export is None
+
+
+def test_client_understands_the_pair_s_own_server() -> None:
+    handshake, session = Handshake(), Session(ServedExport(1 << 20, vendor=True))
+    for _ in range(4):
+        assert session.next() is None
+        session.receive(handshake.feed(session.outgoing()))
+    assert handshake.export is not None and handshake.export.size == 1 << 20
+    assert all(handshake.export.can(flag) for flag in ExportFlag if flag is not ExportFlag.READ_ONLY)
+    session.receive(Request(VENDOR, offset=3).encode(8) + Request(Command.WRITE, 4096, data=bytes(512)).encode(9))
+    for cookie, kind, offset in ((8, VENDOR, 3), (9, Command.WRITE, 4096)):
+        request = session.next()
+        assert isinstance(request, ClientRequest)
+        assert (request.cookie, request.kind, request.offset) == (cookie, kind, offset)
 
 
 def test_replies_are_cut_out_wherever_the_stream_is_split() -> None:
