@@ -67,6 +67,7 @@ class Virtqueue:
         "_pushed",
         "_ram",
         "_ring",
+        "_seen",
         "_size",
         "_table",
         "_used",
@@ -97,7 +98,8 @@ class Virtqueue:
         self._rewind()
 
     def _rewind(self) -> None:
-        self._last = 0  # index of the next available chain
+        self._last: int = 0  # index of the next available chain
+        self._seen: int = 0  # the driver's index when last looked at
         self._used_idx = 0
         self._announced = -1  # last value written to avail_event
         self._listening = True
@@ -145,10 +147,11 @@ class Virtqueue:
 
     def available(self) -> int:
         """Number of chains that the driver has made available; RingViolation when more than the queue holds."""
-        count = (U16.unpack_from(self._ram, self._avail_idx)[0] - self._last) & 0xFFFF
+        self._seen = U16.unpack_from(self._ram, self._avail_idx)[0]
+        count = (self._seen - self._last) & 0xFFFF
         if count > self.num:
             raise RingViolation(f"available index is {count} ahead in a queue of {self.num}")
-        return int(count)
+        return count
 
     def pop(self) -> Chain:
         """Takes the next chain; only as often as `available` allows."""
@@ -268,9 +271,10 @@ class Virtqueue:
             self._memory.store(self._used, U16.pack(0 if wanted else USED_F_NO_NOTIFY))
 
     def _announce(self) -> None:
-        if self._announced != self._last:
-            self._announced = self._last
-            self._memory.store(self._avail_event, U16.pack(self._last))
+        """Asks for a notification of the first buffer beyond those seen (2.7.10)."""
+        if self._announced != self._seen:
+            self._announced = self._seen
+            self._memory.store(self._avail_event, U16.pack(self._seen))
 
     # State, between batches
 
@@ -278,12 +282,12 @@ class Virtqueue:
         """The registers and indices; `negotiate` follows from the device's features."""
         assert not self._pushed
         setup = [self.num, self.desc, self.avail, self.used, int(self.ready)]
-        return [*setup, self._last, self._used_idx, self._announced, int(self._listening)]
+        return [*setup, self._last, self._seen, self._used_idx, self._announced, int(self._listening)]
 
     def restore(self, state: list[int]) -> None:
         """Takes over what `save` returned."""
         self.num, self.desc, self.avail, self.used, ready = state[:5]
-        self._last, self._used_idx, self._announced, listening = state[5:]
+        self._last, self._seen, self._used_idx, self._announced, listening = state[5:]
         self.ready, self._listening = bool(ready), bool(listening)
         self._pushed = bytearray()
         if self.ready:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A small virtio driver in Python, for tests: it does to a device what a guest would, by registers and rings in fake RAM.
+"""A small virtio driver in Python, for tests: it does to a device what a guest would, by registers and rings in RAM.
 
     host = Host()                                   # RAM, interrupt line, outputs, violations
     device = VirtioBlk(host.memory, host.line, host.violations.append, backend)
@@ -21,7 +21,7 @@ from struct import Struct
 
 from devices.device import Device
 from devices.event import Output
-from devices.memory import GuestMemory
+from devices.memory import Bytes, GuestMemory
 from devices.virtio.mmio import Feature, Register, Status
 from devices.virtio.queue import DESCRIPTOR, F_INDIRECT, F_NEXT, F_WRITE, U16
 
@@ -30,18 +30,35 @@ USED = Struct("<II")
 RUNNING = Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK | Status.DRIVER_OK
 
 
+class CheckedMemory(GuestMemory):
+    """Asserts that whoever skips the checks by address stays within RAM."""
+
+    def store(self, offset: int, data: Bytes) -> None:
+        """Checked."""
+        assert 0 <= offset <= offset + len(data) <= self.size, f"store of {len(data)} at {offset:#x}"
+        super().store(offset, data)
+
+    def fetch(self, offset: int, length: int) -> bytes:
+        """Checked."""
+        assert 0 <= offset <= offset + length <= self.size, f"fetch of {length} at {offset:#x}"
+        return super().fetch(offset, length)
+
+
 class Host:
     """What a device needs around it; everything that it does is kept for the test to look at."""
 
     def __init__(self, ram_size: int = 1 << 20) -> None:
         self.ram = bytearray(ram_size)
         self.dma: list[tuple[int, int]] = []
-        self.memory = GuestMemory(memoryview(self.ram), BASE, lambda address, length: self.dma.append((address, length)))
+        self.memory = CheckedMemory(memoryview(self.ram), BASE, self._wrote)
         self.level = False
         self.raised = 0
         self.outputs: list[Output] = []
         self.violations: list[str] = []
         self._top = BASE
+
+    def _wrote(self, address: int, length: int) -> None:
+        self.dma.append((address, length))
 
     def line(self, level: bool) -> None:
         """The interrupt line; counts rising edges."""
@@ -55,9 +72,14 @@ class Host:
     def allocate(self, size: int, alignment: int = 16) -> int:
         """Address of `size` fresh bytes."""
         address = -(-self._top // alignment) * alignment
+        if address + size > BASE + len(self.ram):
+            raise MemoryError("the test's RAM is full")
         self._top = address + size
-        assert self._top <= BASE + len(self.ram), "the test's RAM is full"
         return address
+
+    def release(self) -> None:
+        """Forgets all allocations; the driver starts anew."""
+        self._top = BASE
 
     def poke(self, address: int, data: bytes) -> None:
         """The guest stores `data`."""
@@ -254,7 +276,7 @@ class Driver:
         self.set(Register.QUEUE_READY, 1)
 
     def start(self, queues: int | Iterable[int], num: int = 16, without: int = 0) -> None:
-        """From reset to DRIVER_OK with all offered features but `without`, and the queues given (a count or indices)."""
+        """From reset to DRIVER_OK with all features but `without`, and the queues given (a count or indices)."""
         assert self.negotiate(self.offered() & ~without), "the device refused its own features"
         for index in range(queues) if isinstance(queues, int) else queues:
             self.set_up(index, num)

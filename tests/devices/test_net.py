@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The network card: frames in and out, merged receive buffers, drops that are counted, link changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from devices.event import Output, OutputKind
+from devices.virtio.mmio import Feature, Register
+from devices.virtio.net import FRAMES_MAX, HEADER, VirtioNet
+from devices.virtio.net import Feature as NetFeature
+from tests.devices.driver import Driver, Host
+
+RX, TX = 0, 1
+MAC = bytes.fromhex("525400123456")
+
+
+class Bench:
+    """A started network card; `num` descriptors in each queue."""
+
+    def __init__(self, without: int = 0, num: int = 16) -> None:
+        self.host = Host()
+        self.device = VirtioNet(self.host.memory, self.host.line, self.host.violations.append, self.host.emit, MAC, 3)
+        self.driver = Driver(self.device, self.host)
+        self.driver.start(2, num, without)
+        self.rx, self.tx = self.driver.rings[RX], self.driver.rings[TX]
+
+    def received(self) -> list[bytes]:
+        """Everything in receive buffers, one item a buffer, cut to its used length."""
+        return [b"".join(parts)[:written] for written, parts in self.rx.collect().values()]
+
+
+@pytest.fixture(params=[0, Feature.EVENT_IDX], ids=["event_idx", "flags"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(without=request.param)
+
+
+def frame(size: int, fill: int = 1) -> bytes:
+    return bytes([fill]) * size
+
+
+def test_a_frame_sent_becomes_an_output(bench: Bench) -> None:
+    """The header is cut off, whatever the buffers."""
+    bench.tx.call([bytes(12) + frame(20), frame(40, 2)])
+    bench.tx.call([bytes(5), bytes(7) + frame(60)], indirect=True)
+    sent = [frame(20) + frame(40, 2), frame(60)]
+    assert bench.host.outputs == [Output(OutputKind.PACKET, 3, data) for data in sent]
+
+
+def test_a_frame_received_carries_a_header_with_one_buffer(bench: Bench) -> None:
+    """num_buffers is 1, everything else zero."""
+    bench.rx.submit([], [1526])
+    bench.rx.kick()
+    bench.device.receive(frame(60))
+    assert bench.received() == [HEADER.pack(0, 0, 0, 0, 0, 0, 1) + frame(60)]
+    assert bench.host.raised == 1
+
+
+def test_frames_wait_for_buffers_and_keep_their_order(bench: Bench) -> None:
+    """What arrives early is delivered by the notification for new buffers, with one interrupt."""
+    for size in (20, 30, 40):
+        bench.device.receive(frame(size))
+    for _ in range(3):
+        bench.rx.submit([], [100])
+    assert bench.rx.kick(), "the device must want to hear of buffers while frames wait"
+    assert [len(data) for data in bench.received()] == [32, 42, 52]
+    assert bench.host.raised == 1
+
+
+def test_buffers_added_while_nothing_waits_need_no_notification(bench: Bench) -> None:
+    """The device suppresses notifications on the receive queue until a frame waits."""
+    bench.rx.submit([], [100])
+    bench.rx.kick()
+    assert not any(bench.rx.submit([], [100]) and bench.rx.kick() for _ in range(10))
+    for _ in range(11):
+        bench.device.receive(frame(20))
+    assert len(bench.received()) == 11
+    bench.device.receive(frame(20))
+    bench.rx.submit([], [100])
+    assert bench.rx.kick() and len(bench.received()) == 1
+
+
+def test_a_large_frame_is_merged_from_small_buffers(bench: Bench) -> None:
+    """With MRG_RXBUF num_buffers counts the buffers, whose lengths add up."""
+    data = bytes(range(256)) * 4
+    for _ in range(8):
+        bench.rx.submit([], [100, 100])
+    bench.device.receive(data)
+    pieces = bench.received()
+    assert [len(piece) for piece in pieces] == [200] * 5 + [36]
+    assert b"".join(pieces) == HEADER.pack(0, 0, 0, 0, 0, 0, 6) + data
+    bench.device.receive(frame(20))
+    assert bench.received() == [HEADER.pack(0, 0, 0, 0, 0, 0, 1) + frame(20)]
+
+
+def test_a_large_frame_waits_until_enough_small_buffers_are_there(bench: Bench) -> None:
+    """No buffer is used before the whole frame fits."""
+    bench.rx.submit([], [64])
+    bench.rx.kick()
+    bench.device.receive(frame(100))
+    assert bench.received() == []
+    bench.rx.submit([], [64])
+    assert bench.rx.kick()
+    assert [len(piece) for piece in bench.received()] == [64, 48]
+
+
+def test_a_frame_that_can_never_fit_is_dropped() -> None:
+    """When the whole ring is too small, and without MRG_RXBUF when one buffer is, later frames go on."""
+    bench = Bench(num=4)
+    for _ in range(4):
+        bench.rx.submit([], [64])
+    bench.device.receive(frame(1000))
+    bench.device.receive(frame(20))
+    assert bench.device.dropped == 1 and len(bench.received()) == 1
+    bench = Bench(without=NetFeature.MRG_RXBUF)
+    bench.rx.submit([], [64])
+    bench.rx.submit([], [64])
+    bench.device.receive(frame(53))
+    bench.device.receive(frame(52))
+    assert bench.device.dropped == 1 and [len(data) for data in bench.received()] == [64]
+
+
+def test_waiting_frames_are_bounded_and_drops_are_counted(bench: Bench) -> None:
+    """The newest frames are dropped when 1024 wait; frames of impossible sizes are always."""
+    for count in range(FRAMES_MAX + 5):
+        bench.device.receive(frame(20 + count % 7))
+    assert bench.device.dropped == 5
+    for data in (b"", frame(13), frame(65536)):
+        bench.device.receive(data)
+    assert bench.device.dropped == 8
+
+
+def test_a_card_that_no_driver_runs_drops_frames() -> None:
+    """As a real card without power."""
+    bench = Bench()
+    bench.driver.set(Register.STATUS, 0)
+    bench.device.receive(frame(20))
+    bench.driver.start(2)
+    bench.driver.rings[RX].submit([], [100])
+    bench.driver.rings[RX].kick(force=True)
+    assert bench.driver.rings[RX].collect() == {} and bench.device.dropped == 1
+
+
+def test_a_pulled_cable_is_told_and_carries_nothing(bench: Bench) -> None:
+    """Status bit, configuration interrupt and generation follow the link."""
+    assert bench.driver.config(0, 8) == int.from_bytes(MAC + b"\1\0", "little")
+    generation = bench.driver.get(Register.CONFIG_GENERATION)
+    bench.device.set_link(False)
+    assert bench.driver.config(6, 2) == 0
+    assert bench.driver.get(Register.CONFIG_GENERATION) == generation + 1
+    assert bench.driver.acknowledge() == 2
+    bench.tx.call([bytes(12) + frame(60)])
+    bench.device.receive(frame(60))
+    assert not bench.host.outputs and bench.device.dropped == 2
+    bench.device.set_link(True)
+    bench.tx.call([bytes(12) + frame(60)])
+    assert len(bench.host.outputs) == 1
+
+
+@pytest.mark.parametrize("length", [0, 13, 65536])
+def test_a_frame_of_an_impossible_size_is_not_sent(bench: Bench, length: int) -> None:
+    """It is taken, counted, and the driver goes on."""
+    bench.tx.call([bytes(12), bytes(length)] if length else [bytes(12)])
+    assert not bench.host.outputs and bench.device.dropped == 1 and not bench.host.violations
+
+
+def test_frames_without_header_and_buffers_that_cannot_be_written_are_violations(bench: Bench) -> None:
+    """Both break the protocol."""
+    bench.tx.submit([bytes(11)])
+    bench.tx.kick()
+    assert "without its header" in bench.host.violations[0]
+    other = Bench()
+    other.rx.submit([bytes(100)])
+    other.device.receive(frame(20))
+    assert "without writable bytes" in other.host.violations[0]

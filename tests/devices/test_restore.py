@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A device restored from its saved state goes on exactly as the original would have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devices.device import Device
+from devices.event import Output
+from devices.plic import CLAIM, ENABLE, THRESHOLD, Plic
+from devices.rtc import Rtc
+from devices.uart import Uart
+from tests.devices.worlds import WORLDS, Step, honest_scripts, hostile_scripts
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+@settings(max_examples=60, deadline=None)
+@given(script=st.one_of(honest_scripts(), hostile_scripts()), data=st.data())
+def test_a_restored_virtio_device_goes_on_as_the_original(kind: str, script: list[Step], data: st.DataObject) -> None:
+    """Any script, exchanged at any point: the same RAM, outputs, interrupts, violations and state."""
+    where = data.draw(st.integers(0, len(script)), label="exchange before step")
+    original, twin = WORLDS[kind](), WORLDS[kind]()
+    for position, step in enumerate([*script, ("ack",)]):
+        if position == where:
+            twin.exchange()
+        original.step(step)
+        twin.step(step)
+    assert twin.end() == original.end()
+
+
+class Chip:
+    """A device without queues: register accesses, host events, and what comes out of it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.ticks = 0
+        self.log: list[Any] = []
+        self.device = self.make()
+
+    def make(self) -> Device:
+        line = self.log.append
+        if self.kind == "plic":
+            plic = Plic(line)
+            self.lines = [plic.line(source) for source in (1, 2, 33, 95)]
+            return plic
+        if self.kind == "rtc":
+            return Rtc(lambda: self.ticks, line, 10**18, lambda: self.log.append("rearmed"))
+        return Uart(line, self.emit)
+
+    def emit(self, output: Output) -> None:
+        self.log.append(output)
+
+    def outside(self, number: int) -> None:
+        """The host's side of each chip."""
+        device = self.device
+        if isinstance(device, Plic):
+            self.lines[number >> 1 & 3](bool(number & 1))
+        elif isinstance(device, Rtc):
+            self.ticks += number * 1000
+            device.expire()
+            self.log.append(device.deadline)
+        elif isinstance(device, Uart):
+            if number & 1:
+                device.input(bytes(number))
+            else:
+                device.flush()
+
+    def step(self, step: Step) -> None:
+        if step[0] == "outside":
+            self.outside(step[1])
+        else:
+            _, offset, size, value = step
+            self.device.write(offset, size, value)
+            self.log.append(self.device.read(offset, size))
+
+    def exchange(self) -> None:
+        state = msgpack.unpackb(msgpack.packb(self.device.save()))
+        self.device = self.make()
+        log = list(self.log)
+        self.device.restore(state)
+        self.log[:] = log  # A restored PLIC drives the hart's line once more.
+
+
+_PLIC = [4, 8, 4 * 33, 4 * 95, ENABLE, ENABLE + 4, ENABLE + 8, THRESHOLD, CLAIM, CLAIM, 0x1000]
+OFFSETS = {"plic": _PLIC, "rtc": list(range(0, 0x20, 4)), "uart": list(range(8))}
+SIZE = {"plic": 4, "rtc": 4, "uart": 1}
+
+
+@pytest.mark.parametrize("kind", OFFSETS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_restored_chip_goes_on_as_the_original(kind: str, data: st.DataObject) -> None:
+    """PLIC, clock and UART: the same register values, lines and outputs."""
+    size = SIZE[kind]
+    access = st.tuples(
+        st.just("access"),
+        st.sampled_from(OFFSETS[kind]),
+        st.just(size),
+        st.one_of(st.integers(0, 7), st.integers(0, (1 << 8 * size) - 1)),
+    )
+    script = data.draw(st.lists(st.one_of(access, st.tuples(st.just("outside"), st.integers(0, 40))), max_size=40))
+    where = data.draw(st.integers(0, len(script)))
+    original, twin = Chip(kind), Chip(kind)
+    for position, step in enumerate(script):
+        if position == where:
+            twin.exchange()
+        original.step(step)
+        twin.step(step)
+    assert twin.log == original.log and twin.device.save() == original.device.save()
