@@ -21,6 +21,7 @@ import click
 from ftvm import __version__
 
 COMMANDS = {
+    "demo": "Kill a pair again and again under load, and verify every block.",
     "pair": "Run a primary/backup pair on this host.",
     "machine": "Write an example machine file, check one, make keys.",
     "status": "Show a pair: roles, terms, progress, alarms.",

@@ -136,7 +136,7 @@ def read_status(state: StateDir) -> dict[str, Any]:
     grant, trouble = _latest_grant(state, machine, name)
     roles = shown_roles(claims, grant)
     primary = next((claim for claim in claims if roles[claim.side] == "primary"), None)
-    alarms = [alarm for claim in claims for alarm in _own_alarms(claim)]
+    alarms = [alarm for claim in claims for alarm in _texts(claim.fields.get("alarms"))]
     if trouble and any(claim.term > 0 and claim.process is not None for claim in claims):
         alarms.append(trouble)
     alarms += [alarm for claim in claims if (alarm := _seen_alarm(claim, roles[claim.side], grant))]
@@ -147,7 +147,9 @@ def read_status(state: StateDir) -> dict[str, Any]:
         "term": grant.term if grant is not None else max(claim.term for claim in claims),
         "protected": primary is not None and _protected(primary, claims, roles),
         "primary": primary.side if primary is not None else None,
-        "services": list(primary.fields.get("services") or ()) if primary is not None else [],
+        "services": _texts(primary.fields.get("services")) if primary is not None else [],
+        "driver_restarts": primary.fields.get("driver_restarts") if primary is not None else None,
+        "log_bytes": primary.fields.get("log_bytes") if primary is not None else None,
         "alarms": list(dict.fromkeys(alarms)),
         "launcher": launcher.pid if launcher is not None else None,
         "sides": {claim.side: _side(claim, roles[claim.side]) for claim in claims},
@@ -192,9 +194,8 @@ def _protected(primary: Claim, claims: list[Claim], roles: dict[str, str]) -> bo
     return bool(primary.fields.get("protected")) and not gone
 
 
-def _own_alarms(claim: Claim) -> list[str]:
-    alarms = claim.fields.get("alarms")
-    return [str(alarm) for alarm in alarms] if isinstance(alarms, list) else []
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _seen_alarm(claim: Claim, role: str, grant: Grant | None) -> str | None:

@@ -204,7 +204,7 @@ class Side:
             "sequence": member.executed,
             "executed": member.executed,
             "clock": self._machine.clock,
-            "restarts": self._machine.supervisor.restarts,
+            "driver_restarts": self._machine.supervisor.restarts,
             "why": member.why,
             "alarms": list(member.alarms),
             "finished": member.finished,

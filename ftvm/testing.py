@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""For users' own kill-and-failover tests: a pair as a pytest fixture.
+
+    def test_my_client_survives(ftvm_pair):
+        pair = ftvm_pair()                       # a pair with the bundled driver VM, protected
+        client = MyClient(pair.addresses[0])     # NBD, "unix:/..." or "HOST:PORT"
+        client.start()
+        pair.kill_primary()
+        pair.wait_protected()
+        pair.crash_driver()
+        assert client.finish() == "nothing lost"
+        assert pair.status()["driver_restarts"] >= 1
+
+`ftvm_pair(machine=...)` takes the text of a machine file instead; `pair` is an `ftvm.pair_process.PairProcess`. The
+fixture comes with the package (a pytest plugin by entry point), ends every pair with its test, and adds the sides'
+latest lines to the report of a test that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from ftvm.pair_process import PairProcess
+
+
+class MakePair(Protocol):
+    """Starts a pair and waits until it is protected, unless `wait` is false."""
+
+    def __call__(self, machine: str | None = None, *options: str, wait: bool = True) -> PairProcess: ...
+
+
+@pytest.fixture
+def ftvm_pair(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakePair]:
+    """Make pairs; all of them are gone when the test is over."""
+    from ftvm.demo.pair import MACHINE
+    from ftvm.pair_process import PairProcess
+
+    pairs: list[PairProcess] = []
+
+    def make(machine: str | None = None, *options: str, wait: bool = True) -> PairProcess:
+        path = tmp_path / f"machine{len(pairs)}.toml"
+        path.write_text(MACHINE if machine is None else machine)
+        pair = PairProcess(path, tmp_path / f"pair{len(pairs)}", options)
+        pairs.append(pair)
+        if wait:
+            pair.start()
+        else:
+            pair.launch()
+        return pair
+
+    yield make
+    for number, pair in enumerate(pairs):
+        request.node.add_report_section("teardown", f"pair {number}", pair.log())
+        pair.close()
