@@ -88,6 +88,11 @@ class _Connection:
         self.down = _Stream(network, listener, dialer, LISTENER)
         self.broken = False
 
+    @property
+    def over(self) -> bool:
+        """Whether it is broken and nothing is left of it."""
+        return self.broken and not self.up.flight and not self.down.flight
+
 
 class _End:
     """What both ends share."""
@@ -189,7 +194,8 @@ class Dialer(_End):
         super().__init__(network, address, host)
         self.link: _Connection | None = None
         self.late: list[tuple[bool, bytes]] = []  # (towards the listener, message) for the next connection
-        self._connected = False
+        self._connected = False  # as received
+        self._stands = False  # as arrived
 
     @property
     def connected(self) -> bool:
@@ -207,10 +213,13 @@ class Dialer(_End):
         """The network delivers."""
         if self._closed:
             return
-        self._inbox.append((peer, item))
         if item is Link.DISCONNECTED:
             self.link = None
             self._network.retry(self)
+        if not isinstance(item, Link) or self._stands is not (item is Link.CONNECTED):
+            self._inbox.append((peer, item))  # else it ended before it was known to stand
+        if isinstance(item, Link):
+            self._stands = item is Link.CONNECTED
 
     def vanish(self) -> None:
         """From now on nothing arrives here."""
@@ -292,6 +301,7 @@ class Network:
         if listener is None or frozenset((dialer.host, listener.host)) in self.partitions:
             self.retry(dialer)
             return
+        self._connections = {peer: link for peer, link in self._connections.items() if not link.over}
         self._serial += 1
         peer = b"\0" + self._serial.to_bytes(4, "big")
         connection = self._connections[peer] = _Connection(self, dialer, listener, peer)

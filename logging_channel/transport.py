@@ -83,7 +83,7 @@ def is_loopback(host: str) -> bool:
 class _Endpoint:
     """What Listener and Dialer share: sockets, polling, the queue of arrivals, closing."""
 
-    def __init__(self, kind: int, address: str, keys: Keys | None, events: int) -> None:
+    def __init__(self, kind: int, address: str, keys: Keys | None, events: int, high_water: int) -> None:
         host, port = parse_address(address)
         if keys is None and not is_loopback(host):
             raise ChannelError(f"{address} can be reached by others: set CURVE keys for the channel or use 127.0.0.1")
@@ -92,9 +92,10 @@ class _Endpoint:
         self._arrived: deque[Arrival] = deque()
         self._maybe = True  # the data socket may have a message although its descriptor is not readable
         self._closed = False
+        self._high_water = high_water
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(kind)
-        self._set_options(":" in host)
+        self._set_options(":" in host, high_water)
         self._monitor = self._socket.get_monitor_socket(events)
         self._monitor.linger = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -103,10 +104,10 @@ class _Endpoint:
         self._epoll.register(self._wake, select.EPOLLIN)
         self._watch()  # a ZMQ_FD signals only from the first time on that nothing was found
 
-    def _set_options(self, ipv6: bool) -> None:
+    def _set_options(self, ipv6: bool, high_water: int) -> None:
         socket = self._socket
         socket.linger = 0
-        socket.sndhwm = socket.rcvhwm = HIGH_WATER
+        socket.sndhwm = socket.rcvhwm = high_water
         socket.maxmsgsize = FRAME_MAX
         socket.handshake_ivl = HANDSHAKE_MS
         socket.immediate = True
@@ -165,7 +166,7 @@ class _Endpoint:
     def _drain(self) -> None:
         """Put everything that can be received now into the queue, or as much as a lost connection can have left."""
         self._maybe = True
-        for _ in range(2 * HIGH_WATER):
+        for _ in range(2 * self._high_water):
             if not self._maybe:
                 break
             self._pull()
@@ -235,7 +236,7 @@ class _Endpoint:
 class Listener(_Endpoint):
     """The primary's end: several peers, each id one connection."""
 
-    def __init__(self, address: str, keys: Keys | None = None) -> None:
+    def __init__(self, address: str, keys: Keys | None = None, high_water: int = HIGH_WATER) -> None:
         self._zap: zmq.Socket[bytes] | None = None
         self._fd_of: dict[bytes, int] = {}
         self._peer_at: dict[int, bytes] = {}
@@ -244,7 +245,7 @@ class Listener(_Endpoint):
         self._gone: deque[bytes] = deque(maxlen=_GONE_REMEMBERED)
         failures = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
         events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | failures | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        super().__init__(zmq.ROUTER, address, keys, events)
+        super().__init__(zmq.ROUTER, address, keys, events, high_water)
         self._socket.router_mandatory = True
         if keys is not None:
             self._guard(keys)
@@ -373,11 +374,13 @@ class Listener(_Endpoint):
 class Dialer(_Endpoint):
     """The backup's end: one peer, `LISTENER`; connects again by itself every `retry_ms` (up to ten times that)."""
 
-    def __init__(self, address: str, keys: Keys | None = None, retry_ms: int = 20) -> None:
+    def __init__(
+        self, address: str, keys: Keys | None = None, high_water: int = HIGH_WATER, retry_ms: int = 20
+    ) -> None:
         self._connected = False
         self._changes: deque[Link] = deque()  # read from the monitor, not told yet
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        super().__init__(zmq.DEALER, address, keys, events)
+        super().__init__(zmq.DEALER, address, keys, events, high_water)
         self._socket.reconnect_ivl = retry_ms
         self._socket.reconnect_ivl_max = 10 * retry_ms
         self._socket.connect_timeout = HANDSHAKE_MS
