@@ -20,30 +20,33 @@
 #include "trap.h"
 #include "virtio_port.h"
 
-static bool control(void)
+static void control(void)
 {
     enum port_change change = port_control();
     if (change == PORT_OPENED)
         print("blockd: ready, %lu sectors\n", disk.sectors);
     if (change == PORT_CLOSED)
         stream_reset();
-    return change != PORT_NOTHING;
 }
 
+/* Every stage once; true when it is to be called again before sleeping. */
 static bool turn(void)
 {
-    bool did = control();
-    did |= reply_reap();
-    did |= job_reap();
-    did |= stream_serve();
-    did |= job_issue();
+    control();
+    reply_reap();
+    job_reap();
+    stream_serve();
+    job_issue();
     blk_kick();
-    did |= job_reap();                                     /* many a disk is done before the notification returns */
-    did |= reply_flush(stream_generation());
+    bool freed = job_reap();                               /* many a disk is done before the notification returns */
+    freed |= reply_flush(stream_generation());
     stream_post();
     port_kick();
-    return did;
+    return freed && (stream_stalled() || job_waiting());
 }
+
+/* Only who waits for what is being sent needs to hear when it has been. */
+static bool waits_for_sending(void) { return reply_stalled() || stream_stalled() || stream_hungry(); }
 
 void guest_main(void)
 {
@@ -58,8 +61,7 @@ void guest_main(void)
         port_disarm();
         while (turn()) {
         }
-        bool sending = reply_stalled() || stream_stalled();
-        if (!(blk_arm() | port_arm(sending)))
+        if (!(blk_arm() | port_arm(waits_for_sending())))
             idle();
     }
 }

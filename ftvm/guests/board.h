@@ -21,7 +21,7 @@ struct board {
         u64 base;
         u32 irq;
     } virtio[VIRTIO_SLOTS_MAX];      /* ascending addresses */
-    char arguments[512];
+    char arguments[1024];
 };
 
 extern struct board board;

@@ -278,23 +278,23 @@ static bool exhausted(const struct job *job)
     return job->error || job->command == NBD_FLUSH || job->command == NBD_WRITE || job->cursor >= job->length;
 }
 
-bool job_issue(void)
+bool job_waiting(void) { return issuing.first; }
+
+void job_issue(void)
 {
-    bool did = false;
     struct list now = issuing;
     issuing.first = 0;
     struct job *job;
     while ((job = shift(&now))) {
         bool issued = true;
         job->listed = false;
-        while (ready(job) && (issued = issue_piece(job)))
-            did = true;
+        while (ready(job) && (issued = issue_piece(job))) {
+        }
         if (!exhausted(job) || (!issued && job->pieces == 0))
             append(&issuing, job);                         /* no piece was left, or too many of its own */
         else
             job_end(job);
     }
-    return did;
 }
 
 bool job_reap(void)

@@ -53,8 +53,9 @@ void job_release(struct job *job);   /* the chunks too */
 enum nbd_error job_check(struct job *job);       /* against the protocol and the disk's size */
 bool job_start(struct job *job);     /* anything but a WRITE; false: nothing done, try again later */
 void job_end(struct job *job);       /* call after anything changed: is it done? */
-bool job_issue(void);                /* issues what can be issued now; tells whether it did something */
-bool job_reap(void);                 /* takes in completed pieces */
+void job_issue(void);                /* issues what can be issued now */
+bool job_waiting(void);              /* is something left to be issued? */
+bool job_reap(void);                 /* takes in completed pieces; were there any? */
 struct job *job_done(void);          /* the job whose reply is due next, or 0; it stays until job_shift */
 void job_shift(void);
 

@@ -140,13 +140,11 @@ bool reply_flush(u32 generation)
     return did;
 }
 
-bool reply_reap(void)
+void reply_reap(void)
 {
     struct batch *b;
-    bool did = false;
-    for (; (b = port_sent()); did = true)
+    while ((b = port_sent()))
         release(b);
-    return did;
 }
 
 bool reply_stalled(void) { return stalled; }

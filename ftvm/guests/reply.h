@@ -9,8 +9,8 @@
 #include "job.h"
 
 void reply_init(void);
-bool reply_flush(u32 generation);    /* sends what is due and belongs to this connection; did it do something? */
-bool reply_reap(void);               /* frees what was sent */
+bool reply_flush(u32 generation);    /* sends what is due and belongs to this connection; were jobs released? */
+void reply_reap(void);               /* frees what was sent */
 bool reply_stalled(void);            /* replies wait for buffers that are being sent */
 
 #endif

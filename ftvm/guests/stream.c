@@ -18,7 +18,7 @@ static struct {
     struct chunk *chunk;             /* the receive buffer being read, and what is left of it */
     u8 *at;
     u32 left;
-    u8 header[NBD_REQUEST_BYTES];
+    _Alignas(8) u8 header[NBD_REQUEST_BYTES];              /* aligned, so that copying it is quick */
     u32 gathered;
     struct job *writing;             /* the WRITE whose data comes next */
     u32 data_left;
@@ -31,18 +31,13 @@ void stream_init(void) { in.posted_max = (u32)min_u64(POSTED_MAX, chunk_total() 
 bool stream_stalled(void) { return in.stalled; }
 u32 stream_generation(void) { return in.generation; }
 
+bool stream_hungry(void) { return in.posted < min_u64(in.posted_max, port_buffers()); }
+
 void stream_post(void)
 {
-    while (in.posted < in.posted_max) {
-        struct chunk *c = chunk_take();
-        if (!c)
-            return;
-        if (!port_post(c->data - CHUNK_HEAD, chunk_size + CHUNK_HEAD, c)) {
-            chunk_drop(c);
-            return;
-        }
-        in.posted++;
-    }
+    struct chunk *c;
+    for (; stream_hungry() && (c = chunk_take()); in.posted++)
+        port_post(c->data - CHUNK_HEAD, chunk_size + CHUNK_HEAD, c);
 }
 
 static bool next_buffer(void)
@@ -144,17 +139,16 @@ static bool take_data(void)
     return true;
 }
 
-bool stream_serve(void)
+void stream_serve(void)
 {
-    bool did = false;
     in.stalled = false;
-    for (;; did = true) {
+    for (;;) {
         if (in.gathered == NBD_REQUEST_BYTES) {
             if (!begin_request())
                 break;
         } else if (in.left == 0) {
             if (!next_buffer())
-                return did;
+                return;
         } else if (in.writing) {
             if (!take_data())
                 break;
@@ -163,7 +157,6 @@ bool stream_serve(void)
         }
     }
     in.stalled = true;
-    return did;
 }
 
 void stream_reset(void)

@@ -269,7 +269,8 @@ bool queue_arm(struct queue *q)
 
 void queue_disarm(struct queue *q)
 {
-    /* With EVENT_IDX nothing is to be done: the event index stays behind and the device passes it only once. */
-    if (!q->event_idx)
+    if (q->event_idx)
+        *used_event(q) = (u16)(q->reaped - 1);             /* passed already: the device will not pass it soon */
+    else
         q->avail[0] = NO_INTERRUPT;
 }

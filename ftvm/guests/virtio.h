@@ -69,6 +69,6 @@ bool queue_add(struct queue *q, const struct segment *segments, u32 out, u32 in,
 void queue_publish(struct queue *q);                              /* shows what was added, notifies if wanted */
 void *queue_reap(struct queue *q, u32 *written);                  /* token of the next used chain, or 0 */
 bool queue_arm(struct queue *q);                                  /* true: something is used already, do not sleep */
-void queue_disarm(struct queue *q);
+void queue_disarm(struct queue *q);                               /* no interrupts until it is armed again */
 
 #endif

@@ -130,10 +130,13 @@ enum port_change port_control(void)
     return change;
 }
 
-bool port_post(void *buffer, u32 length, void *token)
+u32 port_buffers(void) { return port ? port->receive.size : 0; }
+
+void port_post(void *buffer, u32 length, void *token)
 {
     struct segment s = {buffer, length};
-    return port && queue_add(&port->receive, &s, 0, 1, token);
+    if (!queue_add(&port->receive, &s, 0, 1, token))
+        panic("port: more receive buffers than the queue holds");
 }
 
 void *port_receive(u32 *length) { return port ? queue_reap(&port->receive, length) : 0; }

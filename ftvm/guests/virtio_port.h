@@ -14,7 +14,8 @@ enum port_change { PORT_NOTHING, PORT_OPENED, PORT_CLOSED };
 
 void port_open(const char *name);                /* panics when there is no multiport console; the name comes later */
 enum port_change port_control(void);             /* reads the device's control messages; call it before reading data */
-bool port_post(void *buffer, u32 length, void *token);            /* a buffer to receive into */
+u32 port_buffers(void);                          /* how many buffers the port holds; 0 until it is open */
+void port_post(void *buffer, u32 length, void *token);            /* a buffer to receive into */
 void *port_receive(u32 *length);                 /* token of the next filled buffer, or 0 */
 bool port_send(const struct segment *segments, u32 count, void *token);
 void *port_sent(void);                           /* token of the next buffer chain that was sent, or 0 */
