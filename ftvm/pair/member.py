@@ -300,8 +300,9 @@ class Member:
             backup.tick(now)
         if self._suspicion:
             return self._go_live(now)
-        if backup.execute(now):
-            self._executed_one(now)
+        worked = backup.execute(now)
+        self._report_progress(now)
+        if worked:
             return 0.0
         if self.role is Role.JOINING and backup.state is BackupState.IN_SYNC:
             self._reached_sync()
@@ -317,7 +318,8 @@ class Member:
         while (arrival := self.dialer.receive()) is not None:
             self.backup.receive(arrival[1], now)
 
-    def _executed_one(self, now: float) -> None:
+    def _report_progress(self, now: float) -> None:
+        """Tell the primary what was executed, and what has become durable since: an output may wait for either."""
         assert self.backup is not None
         self.backup.durable(self._durable())
         self.backup.acknowledge(now)
