@@ -141,7 +141,9 @@ class BlockServer:
             self._drop(connection)
 
     def close(self) -> None:
-        """Stop, and release the poller; the server cannot be used afterwards."""
+        """Stop, and release the poller; the server cannot be used afterwards. Closing twice is once."""
+        if self._poller.closed:
+            return
         self.stop()
         if self._watcher is not None:
             self._watcher.unwatch(self.fileno())

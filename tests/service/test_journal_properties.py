@@ -50,6 +50,7 @@ class World:
     recovering: set[int] = field(default_factory=set)
     owner: dict[int, int] = field(default_factory=dict)
     deaths: int = 0
+    fragile: bool = True  # the driver dies now and then without being asked to
     alone: dict[int, int] = field(default_factory=dict)  # deaths with this request alone in the driver
 
     def __post_init__(self) -> None:
@@ -83,11 +84,15 @@ class World:
         if offset == POISON:
             self.die()
             return
-        del self.in_driver[number]
         if kind == WRITE:
             self.disk[offset] = version
-        body = self.disk.get(offset, 0).to_bytes(8, "big") * 64 if kind == READ else b""
-        self.tell(reply_head(number, 0) + body)
+        reply = reply_head(number, 0) + (self.disk.get(offset, 0).to_bytes(8, "big") * 64 if kind == READ else b"")
+        if self.fragile and self.chance.random() < 0.1:  # it dies while it is speaking
+            self.feed("port_output", reply[: self.chance.randrange(1, len(reply))])
+            self.die()
+        else:
+            del self.in_driver[number]
+            self.tell(reply)
 
     def tell(self, data: bytes) -> None:
         cut = self.chance.randrange(len(data) + 1)
@@ -223,7 +228,7 @@ def test_every_history_loses_and_doubles_nothing(actions: list[tuple[str, int]],
 @pytest.mark.parametrize("seed", range(3))
 def test_64_in_flight_with_one_poisoned_give_one_error(seed: int) -> None:
     """With hosts failing over in between; the other 63 succeed."""
-    world = World(random.Random(seed), [Client(0)])
+    world = World(random.Random(seed), [Client(0)], fragile=False)
     poisoned = seed * 31
     for index in range(64):
         world.request(world.clients[0], READ, POISON if index == poisoned else 512 * index)
