@@ -20,9 +20,11 @@ void trap_enter(struct hart *h, uint64_t cause, uint64_t tval, uint64_t epc)
     uint64_t status = reg_get(h, UC_RISCV_REG_SSTATUS), pc = reg_get(h, UC_RISCV_REG_STVEC) & ~UINT64_C(3);
     uint64_t spie = status & SSTATUS_SIE ? SSTATUS_SPIE : 0, spp = priv == SUPERVISOR ? SSTATUS_SPP : 0;
     status = (status & ~(uint64_t)(SSTATUS_SIE | SSTATUS_SPIE | SSTATUS_SPP)) | spie | spp;
-    int ids[] = {UC_RISCV_REG_SSTATUS, UC_RISCV_REG_SEPC, UC_RISCV_REG_SCAUSE, UC_RISCV_REG_STVAL, UC_RISCV_REG_PC};
-    void *const values[] = {&status, &epc, &cause, &tval, &pc};
-    uc_reg_write_batch(h->uc, ids, values, 5);
+    reg_set(h, UC_RISCV_REG_SSTATUS, status);
+    reg_set(h, UC_RISCV_REG_SEPC, epc);
+    reg_set(h, UC_RISCV_REG_SCAUSE, cause);
+    reg_set(h, UC_RISCV_REG_STVAL, tval);
+    reg_set(h, UC_RISCV_REG_PC, pc);  /* by itself: only so does the engine know, in an instruction hook, to leave pc alone */
     h->count.traps++;
 }
 
