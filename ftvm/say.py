@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import os
 import select
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+STDERR = 2
 PROGRESS_EVERY_S = 5.0
 _LINE_MAX = 4096  # what a pipe takes whole (PIPE_BUF): lines of several processes do not mix
 _COLOURS = {"info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
@@ -30,10 +30,10 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 class Say:
     """Prints events. `who` is the speaker: a side, or the command."""
 
-    def __init__(self, who: str, log_json: bool = False, fd: int | None = None) -> None:
+    def __init__(self, who: str, log_json: bool = False, fd: int = STDERR) -> None:
         self._who = who
         self._json = log_json
-        self._fd = sys.stderr.fileno() if fd is None else fd
+        self._fd = fd
         self._coloured = not log_json and os.isatty(self._fd) and "NO_COLOR" not in os.environ
         self._dropped = 0
 
