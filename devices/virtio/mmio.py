@@ -282,8 +282,6 @@ class VirtioDevice(Device):
                 queue.start()
             except RingViolation as error:
                 self.fail(f"queue {self._queue_sel}: {error}")
-                return
-            self._negotiate()
 
     def _negotiate(self) -> None:
         event_idx, indirect = self.negotiated(Feature.EVENT_IDX), self.negotiated(Feature.INDIRECT_DESC)

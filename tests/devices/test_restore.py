@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from random import Random
 from typing import Any
 
 import msgpack
@@ -15,7 +17,24 @@ from devices.event import Output
 from devices.plic import CLAIM, ENABLE, THRESHOLD, Plic
 from devices.rtc import Rtc
 from devices.uart import Uart
+from devices.virtio.console import Port
+from devices.virtio.queue import Virtqueue
 from tests.devices.worlds import WORLDS, Step, honest_scripts, hostile_scripts
+
+
+def internals(thing: Any) -> Any:
+    """Every value within a device, not only what it chose to save; without what it was given from outside."""
+    if isinstance(thing, Virtqueue):
+        return thing.save()  # The rest is derived, or belongs to a batch.
+    if isinstance(thing, list | tuple | deque):
+        return [internals(item) for item in thing]
+    if isinstance(thing, dict):
+        return {key: internals(item) for key, item in thing.items() if not callable(item)}
+    if isinstance(thing, Port):
+        return [internals(getattr(thing, name)) for name in Port.__slots__]
+    if isinstance(thing, Device):
+        return internals({key: value for key, value in vars(thing).items() if key != "resets"})
+    return thing if isinstance(thing, int | str | bytes | bytearray) else None
 
 
 @pytest.mark.parametrize("kind", WORLDS)
@@ -28,6 +47,7 @@ def test_a_restored_virtio_device_goes_on_as_the_original(kind: str, script: lis
     for position, step in enumerate([*script, ("ack",)]):
         if position == where:
             twin.exchange()
+            assert internals(twin.device) == internals(original.device)
         original.step(step)
         twin.step(step)
     assert twin.end() == original.end()
@@ -93,22 +113,20 @@ SIZE = {"plic": 4, "rtc": 4, "uart": 1}
 
 @pytest.mark.parametrize("kind", OFFSETS)
 @settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_a_restored_chip_goes_on_as_the_original(kind: str, data: st.DataObject) -> None:
+@given(seed=st.integers(0, 2**32), length=st.integers(1, 100))
+def test_a_restored_chip_goes_on_as_the_original(kind: str, seed: int, length: int) -> None:
     """PLIC, clock and UART: the same register values, lines and outputs."""
-    size = SIZE[kind]
-    access = st.tuples(
-        st.just("access"),
-        st.sampled_from(OFFSETS[kind]),
-        st.just(size),
-        st.one_of(st.integers(0, 7), st.integers(0, (1 << 8 * size) - 1)),
-    )
-    script = data.draw(st.lists(st.one_of(access, st.tuples(st.just("outside"), st.integers(0, 40))), max_size=40))
-    where = data.draw(st.integers(0, len(script)))
+    draw, size = Random(seed), SIZE[kind]
+    where = draw.randrange(length)
     original, twin = Chip(kind), Chip(kind)
-    for position, step in enumerate(script):
+    for position in range(length):
+        step: Step = ("outside", draw.randrange(40))
+        if draw.random() < 0.7:
+            value = draw.choice([draw.randrange(8), draw.choice([3, 10, 0x10]), draw.getrandbits(8 * size)])
+            step = ("access", draw.choice(OFFSETS[kind]), size, value)
         if position == where:
             twin.exchange()
+            assert internals(twin.device) == internals(original.device)
         original.step(step)
         twin.step(step)
     assert twin.log == original.log and twin.device.save() == original.device.save()
