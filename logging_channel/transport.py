@@ -12,8 +12,8 @@ What is behind the promises:
   the kernel: when a new peer shows up on a bound one, the old peer is gone, and its notice is given there and then.
 * *A poller never sleeps on a message.* ZMQ_FD is edge-triggered and any call may consume the edge. So after a send it
   is looked whether something can be received, and an eventfd in the same epoll set keeps `fileno()` readable then.
-* *Nothing is dropped silently*: ROUTER_MANDATORY and ZMQ_IMMEDIATE turn "no such connection" and "high-water mark"
-  into answers.
+* *Nothing is dropped silently*: ROUTER_MANDATORY turns "no such connection" and "high-water mark" into answers, and a
+  Dialer sends nothing before it is connected.
 * *Hostile bytes* end in a failed handshake, a closed connection or a dropped message, and a counter. Beyond loopback
   only CURVE peers whose public key is known come in.
 * *Closing never hangs*: monitor first, then the sockets with a bounded linger, then their private context.
@@ -110,7 +110,6 @@ class _Endpoint:
         socket.sndhwm = socket.rcvhwm = high_water
         socket.maxmsgsize = FRAME_MAX
         socket.handshake_ivl = HANDSHAKE_MS
-        socket.immediate = True
         socket.ipv6 = ipv6
         socket.tcp_keepalive = 1
         socket.tcp_keepalive_idle = 5
@@ -304,15 +303,23 @@ class Listener(_Endpoint):
             return
         frame = self._socket.recv(zmq.NOBLOCK, copy=False)
         known = peer in self._fd_of
-        fd = -1 if known else int(frame.get(zmq.SRCFD))
+        fd = -1 if known else self._source(frame)
         data = self._single(frame)
         self._maybe = self._more()
         if peer in self._gone:
             self.counts["late"] += 1
-        elif data is not None:
+        elif data is not None and (known or fd >= 0):
             if not known:
                 self._bind_peer(peer, fd)
             self._arrived.append((peer, data))
+
+    def _source(self, frame: zmq.Frame) -> int:
+        """Return the descriptor of a new peer's connection, -1 for one that speaks ZMTP 1.0, as any garbage may."""
+        try:
+            return int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            self.counts["ancient"] += 1
+            return -1
 
     def _bind_peer(self, peer: bytes, fd: int) -> None:
         """A new peer speaks: it came by descriptor `fd`. Whoever had that before is gone, whatever was told so far."""
@@ -445,4 +452,17 @@ class Dialer(_Endpoint):
         if connected is not self._connected:  # a failed handshake ends what never began
             self._connected = connected
             self._arrived.append((LISTENER, change))
+            if not connected:
+                self._start_over()
         return True
+
+    def _start_over(self) -> None:
+        """Discard what is queued for the lost connection, which ZeroMQ would hand to the next one, and connect anew.
+
+        ZMQ_IMMEDIATE would discard it too, together with all that has arrived and was not received yet: a goodbye.
+        Should ZeroMQ have connected again meanwhile, that connection ends here, unused.
+        """
+        self._socket.disconnect(self._url)
+        self._watch()
+        self._changes.clear()
+        self._socket.connect(self._url)
