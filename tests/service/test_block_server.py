@@ -235,6 +235,26 @@ def test_the_end_of_a_connection_precedes_requests_that_come_after_it(service: S
     assert decode_close(events[0].data) == 1 and decode_request(events[1].data).data == b"2" * 512
 
 
+def test_an_end_in_the_middle_of_a_turn_is_seen_before_requests_are_picked(service: Service) -> None:
+    """The poller reports the second connection; before the server reads it, the first ends and its twin is sent."""
+    first, second = service.connect(), service.connect()
+    first.call(READ, 0, 512)
+    second.call(READ, 0, 512)
+    twin = next(c for c in service.server._connections.values() if c.name == 2)
+    read = twin.read
+
+    def late(scratch: memoryview) -> bool:
+        if first.sock.fileno() >= 0:
+            first.close()
+            second.send(request_frame(WRITE, 0, 2, 0, 512, b"2" * 512))
+        return read(scratch)
+
+    twin.read = late  # type: ignore[method-assign]
+    second.send(request_frame(READ, 0, 1, 0, 512))
+    events = service.server.take_events()
+    assert [event.kind for event in events] == [EventKind.BLOCK_CLOSE] + [EventKind.BLOCK_REQUEST] * 2
+
+
 def test_a_reply_for_a_client_that_is_gone_is_ignored(service: Service) -> None:
     """It hung up while the driver worked."""
     client = service.connect()
