@@ -183,11 +183,11 @@ _VALUE = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["image", "size", "block", "listen", "disk", "mac", "backend"]), inner)
     ),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from([*MachineConfig.model_fields]), _VALUE))
 def test_any_tables_are_a_configuration_or_refused_in_words(tables: dict[str, object]) -> None:
     try:
