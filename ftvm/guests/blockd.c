@@ -42,7 +42,7 @@ static bool turn(void)
     freed |= reply_flush(stream_generation());
     stream_post();
     port_kick();
-    return freed && (stream_stalled() || job_waiting());
+    return freed && (stream_stalled() || job_waiting() || blk_backlog());
 }
 
 /* Only who waits for what is being sent needs to hear when it has been. */

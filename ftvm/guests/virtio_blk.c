@@ -85,6 +85,7 @@ void blk_kick(void)
     queue_publish(&queue);
 }
 
+bool blk_backlog(void) { return waiting; }
 bool blk_arm(void) { return queue_arm(&queue); }
 void blk_disarm(void) { queue_disarm(&queue); }
 struct queue *blk_queue(void) { return &queue; }

@@ -42,6 +42,7 @@ void blk_open(struct blk *blk);      /* panics when there is no such device */
 void blk_submit(struct blk_request *request);
 struct blk_request *blk_completed(void);         /* or 0 */
 void blk_kick(void);                 /* shows the device what was submitted since */
+bool blk_backlog(void);              /* were more requests submitted than the queue holds? */
 bool blk_arm(void);
 void blk_disarm(void);
 struct queue *blk_queue(void);       /* for those who want to wreck it */

@@ -48,11 +48,16 @@ def start_guest(tmp_path: Path) -> Iterator[StartGuest]:
 
 @pytest.fixture
 def start_blockd(tmp_path: Path, start_guest: StartGuest) -> Iterator[StartBlockd]:
-    """Starts blockd: `content` is the disk's start, `device` are options of it, `disk` replaces its drive."""
+    """Starts blockd: `content` is the disk's start, `device` and `console` are options, `disk` replaces the drive."""
     with ExitStack() as stack:
 
         def start(
-            arguments: str = "", content: bytes = b"", device: str = "", disk: Sequence[str] = (), memory: int = 16
+            arguments: str = "",
+            content: bytes = b"",
+            device: str = "",
+            disk: Sequence[str] = (),
+            memory: int = 16,
+            console: str = "",
         ) -> Blockd:
             image, port = tmp_path / "disk.img", tmp_path / "port"
             image.write_bytes(content)
@@ -61,7 +66,8 @@ def start_blockd(tmp_path: Path, start_guest: StartGuest) -> Iterator[StartBlock
             drive = disk or ("-drive", f"file={image},if=none,id=disk,format=raw,discard=unmap,cache=writeback")
             devices = [
                 *(*drive, "-device", f"virtio-blk-device,drive=disk{device}"),
-                *("-chardev", f"socket,id=port,path={port},server=on,wait=off", "-device", "virtio-serial-device"),
+                *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
+                *("-device", f"virtio-serial-device{console}"),
                 *("-device", "virtserialport,chardev=port,name=ftvm.block"),
             ]
             guest = start_guest("blockd", arguments, devices, memory)

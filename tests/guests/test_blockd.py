@@ -31,9 +31,10 @@ from .port_client import (
 KIB = 1024
 MIB = 1 << 20
 
+PLAIN = ",event_idx=off,indirect_desc=off"
 DEVICES = {
     "all features": "",
-    "plain rings": ",event_idx=off,indirect_desc=off",
+    "plain rings": PLAIN,
     "no discard, no zeroes": ",discard=off,write-zeroes=off",
     "two segments": ",queue-size=4",
     "fourteen segments": ",queue-size=16,event_idx=off",
@@ -70,6 +71,28 @@ def test_a_hundred_requests_are_in_flight_at_once(start_blockd: StartBlockd, len
         assert (answer.magic, answer.error) == (REPLY_MAGIC, 0)
         assert answer.data == content[offset : offset + length]
     assert not offsets
+
+
+@pytest.mark.parametrize(("length", "total"), [(512, 3000), (64 * KIB, 500), (MIB, 40)])
+@pytest.mark.parametrize("rings", ["", PLAIN], ids=["events", "plain"])
+def test_a_client_that_reads_late_loses_nothing(
+    start_blockd: StartBlockd, rings: str, length: int, total: int
+) -> None:
+    """More replies than RAM or any table holds: blockd stops taking requests, and goes on when replies drain."""
+    content = pattern(8, DISK_BYTES)
+    client = start_blockd(content=content, device=rings, console=rings).client
+    stream, wanted = bytearray(), {}
+    for n in range(total):
+        offset = n * length % DISK_BYTES
+        cookie, frame = client.frame(READ, offset, length)
+        stream += frame
+        wanted[cookie] = content[offset : offset + length]
+    client.socket.sendall(stream)
+    time.sleep(0.2)
+    for _ in range(total):
+        answer = client.answer()
+        assert answer.data == wanted.pop(answer.cookie)
+    assert client.call(WRITE, 0, data=content[:512]).error == 0
 
 
 def test_zeroing_and_trimming(start_blockd: StartBlockd) -> None:
@@ -177,7 +200,8 @@ def shuffled_work(blockd: Blockd, seed: int, rounds: int, in_flight: int) -> Non
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
 def test_random_work_cut_at_random_places(start_blockd: StartBlockd, device: str) -> None:
     """The same for every set of device features."""
-    blockd = start_blockd(content=pattern(4, 2 * MIB), device=device)
+    console = PLAIN if device == PLAIN else ""
+    blockd = start_blockd(content=pattern(4, 2 * MIB), device=device, console=console)
     shuffled_work(blockd, seed=5, rounds=6, in_flight=16)
 
 
