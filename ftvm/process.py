@@ -44,7 +44,7 @@ class Process:
         if not isinstance(saved, dict):
             return None
         pid, start, boot = saved.get("pid"), saved.get("start"), saved.get("boot")
-        if not isinstance(pid, int) or not isinstance(start, int) or not isinstance(boot, str) or pid <= 0:
+        if not isinstance(pid, int) or not isinstance(start, int) or not isinstance(boot, str) or not 0 < pid < 1 << 31:
             return None
         return cls(pid, start, boot)
 

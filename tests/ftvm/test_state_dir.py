@@ -183,10 +183,10 @@ def test_this_process_knows_itself() -> None:
     assert Process.find(1 << 30) is None
 
 
-@pytest.mark.parametrize("saved", [None, 0, -1, 1 << 80, 1.5, "x", [], [1], {}, {"pid": 1}])
+@pytest.mark.parametrize("saved", [None, 0, -1, 1 << 31, 1 << 80, 1.5, "x", [], [1], {}, {"pid": 1}])
 def test_any_saved_value_is_a_process_or_none(saved: object) -> None:
     assert Process.load(saved) is None
-    assert Process.load({"pid": saved, "start": saved, "boot": saved}) is None
+    assert Process.load({"pid": saved, "start": saved, "boot": "x"}) is None
 
 
 # -- files --------------------------------------------------------------------------------------------------------
