@@ -21,6 +21,7 @@ from typing import Any
 
 from ftvm.config import MachineConfig
 from ftvm.config_keys import load_keys
+from ftvm.config_text import to_toml
 from ftvm.disk.errors import DiskFailure
 from ftvm.disk.metadata import ImageLedger
 from ftvm.image import load_image
@@ -30,7 +31,7 @@ from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
-from ftvm.pair.services import addresses
+from ftvm.pair.services import ServiceError, addresses, open_services
 from ftvm.recording import Recording, header_of
 from ftvm.say import Say
 from ftvm.service.block_server import BlockServer
@@ -63,9 +64,11 @@ class Options:
     join: str | None = None  # the primary's address; None: be the primary
     listen: str | None = None  # instead of the machine file's pair.listen
     services: Sequence[socket.socket] = ()  # listening sockets of the block service
+    own_services: bool = False  # open the block service's sockets here, on going live, instead of inheriting them
     record: Path | None = None
-    machine_file: bytes = b""
     open_at_once: bool = False  # open the services before a backup is in sync
+    alone: bool = False  # take no backup
+    last_term: int | None = None  # the arbiter's latest when this side's images were found to be the newest
 
 
 class Side:
@@ -75,7 +78,10 @@ class Side:
         self.options = options
         self._say = say
         self._config = config
-        self._addresses = addresses(config, state, options.services)
+        self._state = state
+        self._services = list(options.services)
+        self._late = options.own_services and config.service_block is not None
+        self._service_trouble = ""
         self._keys = load_keys(config)
         self._poller = Poller()
         self._stopping = False
@@ -84,7 +90,9 @@ class Side:
         self._disks.watch(self._poller, lambda: None)
         self._machine = Machine(config, self._image, self._disks.images)
         self._block = _block_server(config, options.services)
-        self._world = HostWorld(self._poller, lambda: self._console(state), self._block, self._notice)
+        self._world = HostWorld(
+            self._poller, lambda: self._console(state), self._block, self._notice, self._open_services
+        )
         self._recording: Recording | None = None
         self._status = StatusWriter(state, options.member, config.name)
         self._arbiter = arbiter_of(config, state)
@@ -137,8 +145,11 @@ class Side:
         self._poller.wake()
 
     def _begin_as_primary(self) -> None:
-        latest = self._arbiter.latest()
-        term = 1 if latest is None else latest.term + 1
+        last = self.options.last_term
+        if last is None:
+            latest = self._arbiter.latest()
+            last = 0 if latest is None else latest.term
+        term = last + 1
         me = self.options.member
         grant = self._arbiter.acquire(term, me, (me,))
         if grant.winner != me:
@@ -175,10 +186,12 @@ class Side:
             wait = member.step(now)
             if self._stopping:
                 self._stop_in_order()
+            if self._recording is not None:
+                self._recording.tick(now)
             if self._status.due(time.monotonic()):
-                self._housekeep(now)
+                self._housekeep()
             poller.wait(0.0 if wait <= 0 else wait)
-        self._housekeep(time.perf_counter())
+        self._housekeep()
 
     def _stop_in_order(self) -> None:
         self._stopping = False
@@ -188,10 +201,10 @@ class Side:
             self.member.backup.leave("its operator stopped it")
             self.member.leave("stopped by its operator")
 
-    def _housekeep(self, now: float) -> None:
+    def _housekeep(self) -> None:
         self._disks.check()
-        if self._recording is not None:
-            self._recording.tick(now)
+        if self._late and self._world.opened:
+            self._open_services()
         self._status.update(time.monotonic(), **self.report())
 
     def report(self) -> dict[str, Any]:
@@ -208,7 +221,7 @@ class Side:
             "why": member.why,
             "alarms": list(member.alarms),
             "finished": member.finished,
-            "service_fds": [sock.fileno() for sock in self.options.services],
+            "service_fds": [sock.fileno() for sock in self._services],
         }
         if live is not None and link is not None:
             sender = link.sender
@@ -218,7 +231,7 @@ class Side:
                 "durable": self._disks.durable(live.executed),
                 "lag_ms": round(link.lag_ms, 3),
                 "channel": member.listener.address if member.listener is not None else None,
-                "services": self._addresses,
+                "services": [] if self._late else addresses(self._config, self._state, self._services),
                 "pause_ms": round(link.pause_s * 1e3, 3),
                 "log_bytes": link.sent_bytes,
             }
@@ -234,6 +247,8 @@ class Side:
     # -- pieces -------------------------------------------------------------------------------------------------
 
     def _listen(self) -> Endpoint | None:
+        if self.options.alone:
+            return None
         address = self.options.listen or str(self._config.pair.listen)
         try:
             listener = Listener(address, self._keys)
@@ -243,6 +258,21 @@ class Side:
         self._poller.watch(listener.fileno(), True, False, lambda *_: None)
         return listener
 
+    def _open_services(self) -> None:
+        """This side is live: open the sockets that it has not inherited; `_housekeep` asks again when one is taken."""
+        if not self._late:
+            return
+        try:
+            self._services = open_services(self._config, self._state)
+        except ServiceError as error:
+            if str(error) != self._service_trouble:
+                self._service_trouble = str(error)
+                self._say.warning(f"not serving clients yet: {error}")
+            return
+        assert self._block is not None
+        self._late = False
+        self._block.listen(self._services)
+
     def _console(self, state: StateDir) -> Any:
         fresh = self._machine.sequence == 0
         return open_console(self._config.console.backend, state.path, self._poller, fresh)
@@ -250,7 +280,7 @@ class Side:
     def _open_recording(self) -> Recording:
         path, machine = self.options.record, self._machine
         assert path is not None
-        header = header_of(self._config, self._image, self.options.machine_file)
+        header = header_of(self._config, self._image, to_toml(self._config).encode())
         if machine.sequence == 0:
             self._recording = Recording.begin(path, header, machine, self._disks.images, replace=True)
         else:

@@ -44,7 +44,7 @@ class BlockServer:
         self.limits = limits or Limits()
         self.refused = 0  # connections closed because the client broke the protocol
         self.refusal = ""  # how the last of them did
-        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._listeners: dict[int, socket.socket] = {}
         self._accepting = self._started = False
         self._poller = select.epoll()
         self._connections: dict[int, Connection] = {}
@@ -55,8 +55,7 @@ class BlockServer:
         self._events: list[Event] = []
         self._scratch = memoryview(bytearray(self.limits.receive_bytes))
         self._watcher: Watcher | None = None
-        for listener in listeners:
-            listener.setblocking(False)
+        self.listen(listeners)
 
     # -- for the loop ---------------------------------------------------------------------------------------------
 
@@ -127,6 +126,14 @@ class BlockServer:
         assert not self._connections, "adopt comes before start"
         self._next = next_number
         self._events += [Event(EventKind.BLOCK_CLOSE, 0, encode_close(name)) for name in open_connections]
+
+    def listen(self, listeners: Iterable[socket.socket]) -> None:
+        """Further sockets that listen already."""
+        for listener in listeners:
+            listener.setblocking(False)
+            self._listeners[listener.fileno()] = listener
+            if self._accepting:
+                self._poller.register(listener.fileno(), select.EPOLLIN)
 
     def start(self) -> None:
         """This side is live: accept clients."""

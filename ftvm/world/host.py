@@ -28,12 +28,16 @@ class HostWorld:
         open_console: Callable[[], Console],
         block: BlockServer | None,
         notice: Callable[[str], None],
+        on_open: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_open` is called once this side is live and may serve clients."""
         self.poller = poller
         self.block = block
         self._open_console = open_console
         self._console: Console | None = None
         self._notice = notice
+        self._on_open = on_open
+        self.opened = False
         if block is not None:
             block.attach(_Watch(poller))
 
@@ -70,6 +74,8 @@ class HostWorld:
         self._consoles()
         if self.block is not None:
             self.block.start()
+        self.opened = True
+        self._on_open()
 
     def adopt(self, next_number: int, connections: Iterable[int]) -> None:
         """See `World`."""
