@@ -21,8 +21,8 @@ from devices.virtio.console import Port
 from devices.virtio.queue import Virtqueue
 from tests.devices.worlds import WORLDS, Step, honest_scripts, hostile_scripts
 
-
-QUEUE_STATE = "num desc avail used ready _last _seen _used_idx _announced _listening _pushed".split()
+_SETUP = ["num", "desc", "avail", "used", "ready"]
+QUEUE_STATE = [*_SETUP, "_last", "_seen", "_used_idx", "_announced", "_listening", "_pushed"]
 
 
 def internals(thing: Any) -> Any:
