@@ -131,13 +131,16 @@ class Launcher:
             return
         self._term = grant.term
         for side in self._sides.values():
-            if side.member != grant.winner and side.term < grant.term and not self._ends(side):
+            passed = side.member != grant.winner and side.term < grant.term
+            if passed and side.exit_code() is None and not self._joining(side):
                 self._say.info(f"fencing side {side.member}: term {grant.term} was granted to side {grant.winner}")
                 side.process.signal(signal.SIGKILL)
             side.term = grant.term
 
-    def _ends(self, side: SideProcess) -> bool:
-        return side.exit_code() is not None
+    def _joining(self, side: SideProcess) -> bool:
+        """A joiner was never in sync, so no term can pass it."""
+        fields = read_json(self.state.status(side.member))
+        return Process.load(fields.get("process")) == side.process and fields.get("role") == "joining"
 
     def _reap(self) -> None:
         for member, side in list(self._sides.items()):
