@@ -65,6 +65,7 @@ void guest_start(u64 hart, const void *tree)
 {
     (void)hart;
     print_init();
+    trap_init();
     if (!fdt_walk(tree, visit))
         panic("board: no readable device tree at %lx", (u64)tree);
     if (board.uart)

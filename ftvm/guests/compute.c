@@ -3,7 +3,8 @@
  * compute: a mixed loop of a known number of instructions (integer, multiply, divide, loads and stores over 1 MiB, calls,
  * even and predictable branches, some double-precision floating point), a checksum, power-off.
  * Boot arguments: insns=N (1800000000): the loop's instructions, rounded up to whole iterations (compute.h says how many
- * instructions one has; the few hundred around it are not counted); measure=on: also print how many `instret` counted.
+ * instructions one has; the few hundred around it are not counted); measure=on: also print how many `instret` counted, for
+ * machines where it counts instructions.
  */
 #include "base.h"
 #include "board.h"

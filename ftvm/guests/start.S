@@ -3,8 +3,8 @@
  * Entry and trap vector. Entered in S-mode at 0x80200000 with a0 = hart id, a1 = address of the device tree; calls
  * guest_start(hart, dtb).
  *
- * The stack has a limit that the vector checks: a trap with sp outside [stack_limit, stack_top] goes to an emergency stack
- * and panics. Only the integer registers that a C function may change are saved: handlers use no floating point.
+ * The stack is guarded twice: a trap with sp outside [stack_limit, stack_top] goes to an emergency stack and panics, and
+ * trap.c looks at the word at stack_limit before the guest sleeps. Only the integer registers that a C function may change are saved: handlers use no floating point.
  */
     .file "start.S"
     .option norvc
@@ -94,6 +94,7 @@ stack_bad:
     .skip   1024
 emergency_top:
     .skip   1024                        /* the gap: an overflow that no trap saw yet lands here */
+    .globl stack_limit
 stack_limit:
     .skip   14336
 stack_top:

@@ -31,9 +31,14 @@ static struct {
 static void (*on_timer)(void);
 static bool panicking;
 
+extern u64 stack_limit[];            /* the stack's lowest word (start.S), where nobody should ever get */
+#define CANARY 0x5afe57ac5afe57acUL
+
 /* start.S calls these two. */
 void trap_taken(u64 cause, u64 pc, u64 value);
 void trap_stack_overflow(u64 cause, u64 pc, u64 sp) __attribute__((noreturn));
+
+void trap_init(void) { stack_limit[0] = CANARY; }
 
 void irq_init(u64 plic_base, u32 context)
 {
@@ -88,6 +93,8 @@ void trap_stack_overflow(u64 cause, u64 pc, u64 sp)
 
 void idle(void)
 {
+    if (stack_limit[0] != CANARY)
+        panic("stack overflow: the word at its limit is %lx", stack_limit[0]);
     __asm__ volatile("wfi" ::: "memory");
     csr_set(sstatus, SSTATUS_SIE);               /* a pending interrupt is taken here */
     csr_clear(sstatus, SSTATUS_SIE);

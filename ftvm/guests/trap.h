@@ -13,6 +13,7 @@
 
 typedef void (*irq_handler)(void *argument);
 
+void trap_init(void);
 void irq_init(u64 plic_base, u32 context);
 void irq_attach(u32 irq, irq_handler handler, void *argument);
 void timer_attach(void (*handler)(void));

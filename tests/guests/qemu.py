@@ -24,13 +24,14 @@ class QemuGuest:
     def __init__(
         self, directory: Path, name: str, arguments: str = "", devices: Sequence[str] = (), memory: int = 16
     ) -> None:
+        """`name` is a bundled guest's, or the path of an image."""
         guest = catalog.find(name)
-        assert guest is not None
+        image = guest.path if guest else Path(name)
         self.console_path = directory / "console"
         self.command = [
             need("qemu-system-riscv64", "qemu-system-misc"),
             *("-M", "virt", "-m", str(memory), "-bios", "default", "-display", "none", "-monitor", "none"),
-            *("-global", "virtio-mmio.force-legacy=false", "-kernel", str(guest.path), "-append", arguments),
+            *("-global", "virtio-mmio.force-legacy=false", "-kernel", str(image), "-append", arguments),
             *("-chardev", f"stdio,id=console,signal=off,logfile={self.console_path}", "-serial", "chardev:console"),
             *devices,
         ]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -14,9 +13,8 @@ from elftools.elf.sections import SymbolTableSection
 
 from ftvm.guests import catalog
 
-from .tools import need
+from .building import PREFIX, build
 
-PREFIX = "riscv64-unknown-elf-"
 #: First lines of `--version` of what the prebuilt images were built with.
 GCC = "riscv64-unknown-elf-gcc (12.2.0-14+deb12u1+11"
 AS = "GNU assembler (2.40-2+4"
@@ -31,15 +29,8 @@ def first_line(program: str) -> str:
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all images, built from a copy of the sources in another place."""
-    make = need("make", "make")
-    need(f"{PREFIX}gcc", "gcc-riscv64-unknown-elf")
-    need(f"{PREFIX}as", "binutils-riscv64-unknown-elf")
     sources, out = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("out")
-    for path in catalog.directory().iterdir():
-        if path.suffix in {".c", ".h", ".S", ".ld"} or path.name == "Makefile":
-            shutil.copy(path, sources)
-    built = subprocess.run([make, "-C", str(sources), f"OUT={out}"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    build(sources, out)
     return out
 
 
