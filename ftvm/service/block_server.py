@@ -17,10 +17,10 @@ connection's BLOCK_CLOSE goes first. So a request that a client sends again cann
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from typing import Final
 
 from devices.event import Event, EventKind, Output
@@ -31,7 +31,7 @@ from ftvm.service.nbd import ClientError
 from ftvm.service.request import encode_close, encode_request
 from ftvm.service.watcher import Watcher
 
-ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+ENDED: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
@@ -46,7 +46,7 @@ class BlockServer:
         self.refusal = ""  # how the last of them did
         self._listeners: dict[int, socket.socket] = {}
         self._accepting = self._started = False
-        self._poller = select.epoll()
+        self._poller = epoll()
         self._connections: dict[int, Connection] = {}
         self._round: deque[Connection] = deque()
         self._issued: dict[int, Part] = {}
@@ -62,7 +62,7 @@ class BlockServer:
     def attach(self, watcher: Watcher) -> None:
         """Let the process's loop call `turn` when there is something to do."""
         self._watcher = watcher
-        watcher.watch(self.fileno(), select.EPOLLIN, self.turn)
+        watcher.watch(self.fileno(), EPOLLIN, self.turn)
 
     def fileno(self) -> int:
         """Readable when `turn` has something to do."""
@@ -82,7 +82,8 @@ class BlockServer:
             self.turn()
         self._listen()
         if self._round:
-            for fd, mask in self._poller.poll(0):
+            # A connection that is alone has no twins: what it asked before it ended may be picked.
+            for fd, mask in self._poller.poll(0) if len(self._connections) > 1 else ():
                 if mask & ENDED and (connection := self._connections.get(fd)):
                     self._serve(connection, mask)
             self._pick()
@@ -133,7 +134,7 @@ class BlockServer:
             listener.setblocking(False)
             self._listeners[listener.fileno()] = listener
             if self._accepting:
-                self._poller.register(listener.fileno(), select.EPOLLIN)
+                self._poller.register(listener.fileno(), EPOLLIN)
 
     def start(self) -> None:
         """This side is live: accept clients."""
@@ -162,7 +163,7 @@ class BlockServer:
         if self._started and not self._accepting and len(self._connections) < self.limits.connections_max:
             self._accepting = True
             for fd in self._listeners:
-                self._poller.register(fd, select.EPOLLIN)
+                self._poller.register(fd, EPOLLIN)
 
     def _pause(self) -> None:
         if self._accepting:
@@ -200,12 +201,12 @@ class BlockServer:
 
     def _serve(self, connection: Connection, mask: int) -> None:
         """React to what the poller says about one client."""
-        if mask & select.EPOLLOUT and not connection.flush():
+        if mask & EPOLLOUT and not connection.flush():
             self._drop(connection)
             return
-        if mask & select.EPOLLIN and connection.wanted & select.EPOLLIN:
+        if mask & EPOLLIN and connection.wanted & EPOLLIN:
             connection.read(self._scratch)
-            mask &= ~select.EPOLLIN
+            mask &= ~EPOLLIN
         if (mask & ENDED or connection.ended) and not self._end(connection):
             return
         if connection.done:
@@ -228,7 +229,7 @@ class BlockServer:
     def _settle(self, connection: Connection, mask: int = 0) -> None:
         """Poll for what the connection wants. Superfluous interest stays until it is reported (`mask`)."""
         wanted, interest = connection.wanted, connection.interest
-        if wanted & ~interest or (mask | interest & select.EPOLLOUT) & ~wanted or interest < 0:
+        if wanted & ~interest or (mask | interest & EPOLLOUT) & ~wanted or interest < 0:
             if interest < 0:
                 if wanted:
                     self._poller.register(connection.fd, wanted)

@@ -10,17 +10,18 @@ its server hold no more than one socket read, one partial request, and the repli
 
 from __future__ import annotations
 
-import select
 import socket
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import Final, NamedTuple
 
 from ftvm.service.export import Export
 from ftvm.service.limits import Limits
 from ftvm.service.nbd import FLUSH, PART_MAX, READ, VENDOR, WRITE, reply_head
 from ftvm.service.session import DISCONNECT, ClientRequest, Session
 
+WITH_PAYLOAD: Final = (READ, WRITE)
 WITHOUT_LENGTH: Final = (FLUSH, VENDOR)  # their length field is no range of the disk
 
 
@@ -37,8 +38,7 @@ class Answer:
     sent: bool = False  # already answered (with an error) while parts were still to come
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What goes to the journal as one request."""
 
     connection: Connection
@@ -48,11 +48,7 @@ class Part:
     offset: int
     length: int
     data: bytes
-
-    @property
-    def weight(self) -> int:
-        """Bytes of payload, either way."""
-        return self.length if self.kind == READ or self.kind == WRITE else 0
+    weight: int  # bytes of payload, either way
 
 
 class Connection:
@@ -119,11 +115,10 @@ class Connection:
     @property
     def wanted(self) -> int:
         """Events to poll for."""
-        events = select.EPOLLOUT if self._unsent else 0
+        events = EPOLLOUT if self._unsent else 0
         if self.ended or self.finishing:
             return events
-        events |= select.EPOLLRDHUP
-        return events | select.EPOLLIN if self._starved and not self.congested else events
+        return events | (EPOLLIN | EPOLLRDHUP if self._starved and not self.congested else EPOLLRDHUP)
 
     @property
     def congested(self) -> bool:
@@ -194,7 +189,8 @@ class Connection:
             if self._position == request.length:
                 self._current = None
         self.in_flight += 1
-        return Part(self, answer, kind, request.flags, offset, length, request.data)
+        weight = length if kind in WITH_PAYLOAD else 0
+        return Part(self, answer, kind, request.flags, offset, length, request.data, weight)
 
     def complete(self, part: Part, error: int, data: bytes) -> None:
         """The driver's reply to one part."""

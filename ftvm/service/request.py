@@ -13,8 +13,7 @@ number of its first request, so names are unique in the pair's whole history wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ftvm.service.nbd import FLUSH, PART_MAX, READ, SECTOR, TRIM, VENDOR, WRITE, WRITE_ZEROES
 from replay.errors import LogError
@@ -24,8 +23,7 @@ VENDOR_CODE: Final = 15
 KINDS: Final = frozenset({READ, WRITE, FLUSH, TRIM, WRITE_ZEROES, VENDOR_CODE})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request of at most 1 MiB; offset and length in bytes; `data` only when it is a WRITE."""
 
     connection: int

@@ -11,16 +11,14 @@ buffered; `start` and `total` say which range the client asked for. Every other 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ftvm.service.export import Export
 from ftvm.service.handshake import Handshake, State
 from ftvm.service.nbd import DISC, LENGTH_MAX, PART_MAX, REQUEST, REQUEST_MAGIC, WRITE, ClientError
 
 
-@dataclass(frozen=True, slots=True)
-class ClientRequest:
+class ClientRequest(NamedTuple):
     """A request, or one part of a long WRITE: bytes offset..offset+length of the start..start+total asked for."""
 
     cookie: int
@@ -33,7 +31,6 @@ class ClientRequest:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
 class Disconnect:
     """The client has said that it is done: answer what is outstanding, then close."""
 
