@@ -126,7 +126,8 @@ bool fill_on_miss(uc_engine *uc, uint64_t va, uc_mem_type type, uc_tlb_entry *en
 {
     struct hart *h = hart;
     if (h->removing) {
-        *entry = (uc_tlb_entry){va - REMOVAL_WINDOW, UC_PROT_READ | UC_PROT_EXEC};
+        uint64_t physical = va - REMOVAL_WINDOW;  /* outside the window only where all translations are about to go */
+        *entry = (uc_tlb_entry){in_ram(h, physical) ? physical : RAM_BASE, UC_PROT_READ | UC_PROT_EXEC};
         return true;
     }
     enum access access = type == UC_MEM_FETCH ? ACCESS_EXEC : type == UC_MEM_WRITE ? ACCESS_WRITE : ACCESS_READ;

@@ -129,6 +129,8 @@ void trap_on_exception(uc_engine *uc, uint32_t number, void *hart)
     } else {
         misaligned(h, number, pc);
     }
+    if (h->stop_asked && !h->clock_hook)
+        uc_emu_stop(uc);  /* between blocks, so it is safe; with the clock hook, that does it */
 }
 
 bool trap_on_breakpoint(uc_engine *uc, void *hart)
