@@ -61,7 +61,9 @@ class DiskImage(BarrierDisk):
         self.check()
 
     def close(self) -> None:
-        """Let the worker finish, and release the file."""
+        """Let the worker finish, and release the file. Closing twice is once."""
+        if self._stopping:
+            return
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
