@@ -30,7 +30,6 @@ from ftvm.arbiter.arbiter import FIRST_TERM, ArbiterDamaged, ArbiterUnavailable,
 _RECORD = re.compile(r"term-([0-9]{8})\.json")
 _RECORD_SIZE_MAX = 64 << 10
 _TERM_MAX = 99_999_999
-_GRANTS_MAX = 64
 
 
 class FileArbiter:
@@ -54,12 +53,6 @@ class FileArbiter:
     def history(self) -> list[Grant]:
         """All grants, in the order of their terms. Raises ArbiterError."""
         return [self._read(term) for term in self._terms()]
-
-    def grants(self) -> list[Grant]:
-        """The latest grants, oldest first: enough to tell who was live before a crash."""
-        with _reachable(self.path):
-            terms = [int(match[1]) for name in os.listdir(self.path) if (match := _RECORD.fullmatch(name))]
-        return [self._read(term) for term in sorted(terms)[-_GRANTS_MAX:]]
 
     def acquire(self, term: int, winner: str, members: tuple[str, ...]) -> Grant:
         """See `Arbiter.acquire`."""
