@@ -53,10 +53,8 @@ class _Stream:
         self._network = network
 
     def put(self, item: bytes | Link, delay: Range) -> None:
-        """Send something down the stream: it arrives after a delay, never before what is ahead of it."""
+        """Send something down the stream: it is due after a delay, and arrives when all ahead of it has, too."""
         at = self._network.now + self._network.random.uniform(*delay)
-        if self.flight:
-            at = max(at, self.flight[-1][0])
         self.flight.append((at, item))
         self._network.at(at, self.pump)
 

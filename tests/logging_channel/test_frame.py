@@ -60,7 +60,7 @@ def test_a_frame_cut_or_extended_at_any_byte_is_refused() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_bytes_give_a_frame_or_a_channel_error(data: bytes) -> None:
     """No other exception ever comes out of the decoder."""
     try:
@@ -70,7 +70,7 @@ def test_any_bytes_give_a_frame_or_a_channel_error(data: bytes) -> None:
 
 
 @given(st.binary(min_size=4, max_size=4), st.integers(0, 255), st.integers(0, 255), U32, st.binary(max_size=64))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_header_with_a_right_checksum_gives_a_frame_or_a_channel_error(
     magic: bytes, version: int, kind: int, length: int, body: bytes
 ) -> None:

@@ -86,6 +86,15 @@ def test_of_a_cut_connection_a_prefix_arrives_and_both_ends_are_told_behind_it(s
     assert pair.listener.send(peer, b"") is Sent.GONE
 
 
+def test_a_connection_that_breaks_before_it_is_known_to_stand_is_never_told() -> None:
+    """No end without a beginning."""
+    pair = Pair(conditions=Conditions(delay=(0.005, 0.005)))
+    pair.run(0.007)
+    assert pair.network.cut("a", "b", survive=0) == 1
+    pair.run(0.3)
+    assert pair.at_dialer == [UP]
+
+
 def test_what_is_sent_before_the_notice_is_lost() -> None:
     """An end that has not been told yet may still send."""
     pair = Pair(conditions=Conditions(notice=(0.05, 0.05)))

@@ -54,14 +54,14 @@ VALUES = st.recursive(
 
 
 @given(MESSAGES)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_every_message_survives_the_wire(message: Any) -> None:
     """Decoding gives back an equal message."""
     assert type(message).decode(message.encode()) == message
 
 
 @given(st.sampled_from(KINDS), st.binary(max_size=120) | VALUES.map(msgpack.packb))
-@settings(max_examples=400)
+@settings(max_examples=120)
 def test_any_body_gives_a_message_or_a_channel_error(kind: Any, body: bytes) -> None:
     """No other exception ever comes out of a decoder."""
     try:
@@ -71,7 +71,7 @@ def test_any_body_gives_a_message_or_a_channel_error(kind: Any, body: bytes) -> 
 
 
 @given(MESSAGES, st.data())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_a_truncated_message_is_refused(message: Any, data: st.DataObject) -> None:
     """At whatever byte it is cut."""
     body = message.encode()

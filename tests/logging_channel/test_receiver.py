@@ -159,7 +159,7 @@ def test_a_primary_that_ignores_its_window_is_refused(monkeypatch: pytest.Monkey
 
 
 @given(st.lists(st.one_of(st.integers(1, 12), st.sampled_from(["ack", "take", "done", "stop", "resume"])), max_size=80))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_whatever_comes_entries_are_executed_in_order_and_only_acknowledged_ones(steps: list[int | str]) -> None:
     """Laws: executed 1, 2, 3, ..., exactly as far as was acked; acks only grow; none after stopping."""
     receiver, executed, taken = Receiver(), [], None

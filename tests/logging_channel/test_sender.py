@@ -149,6 +149,18 @@ def test_a_gap_told_by_the_backup_is_filled() -> None:
     assert drain(sender) == [2, 3]
 
 
+def test_what_is_acknowledged_meanwhile_is_not_sent_again() -> None:
+    """A resend goes on behind the newest ack."""
+    sender = sender_in(A)
+    assert drain(sender) == [3]
+    sender.acknowledge(Ack(1, 0, 0, 0, AckFlag.RESEND))
+    sender.acknowledge(Ack(2, 0, 0, 0))
+    assert drain(sender) == [3]
+    sender.acknowledge(Ack(1, 0, 0, 0, AckFlag.RESEND))
+    sender.acknowledge(Ack(3, 0, 0, 0))
+    assert drain(sender) == []
+
+
 def test_the_window_speaks_through_the_sender() -> None:
     """A full window delays without end, an executed entry opens it."""
     sender = Sender(limits=Limits(max_entries=1))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -35,8 +36,8 @@ class Bench:
         self.ends: list[Endpoint] = []
         self.processes: list[subprocess.Popen[str]] = []
 
-    def listener(self, address: str = ANY, **options: object) -> Listener:
-        self.ends.append(end := Listener(address, **options))  # type: ignore[arg-type]
+    def listener(self, address: str = ANY, **options: Any) -> Listener:
+        self.ends.append(end := Listener(address, **options))
         return end
 
     def successor(self, address: str) -> Listener:
@@ -49,8 +50,8 @@ class Bench:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
 
-    def dialer(self, address: str, **options: object) -> Dialer:
-        self.ends.append(end := Dialer(address, **options))  # type: ignore[arg-type]
+    def dialer(self, address: str, **options: Any) -> Dialer:
+        self.ends.append(end := Dialer(address, **options))
         return end
 
     def process(self, mode: str, address: str) -> tuple[subprocess.Popen[str], str]:
@@ -104,7 +105,7 @@ def until(condition: Callable[[], bool], timeout: float = 5.0) -> None:
         time.sleep(0.002)
 
 
-def met(bench: Bench, **options: object) -> tuple[Listener, Dialer, bytes]:
+def met(bench: Bench, **options: Any) -> tuple[Listener, Dialer, bytes]:
     """A listener and a dialer of this process that have exchanged a hello; the dialer's id."""
     listener = bench.listener(**options)
     dialer = bench.dialer(listener.address, **options)
@@ -231,20 +232,45 @@ def test_each_connection_is_a_peer_of_its_own(bench: Bench) -> None:
     """Many come and go, descriptors are used again, and every end is told once, for the right one."""
     listener = bench.listener()
     seen: set[bytes] = set()
-    for number in range(20):
+    for number in range(21):
         dialer = bench.dialer(listener.address)
         assert arrival(dialer)[1] is UP
         dialer.send(LISTENER, b"%d" % number)
-        dialer.close(linger_ms=1000)
+        if number < 20:
+            dialer.close(linger_ms=1000)
     told: dict[bytes, list[bytes | Link]] = {}
     while sum(what is DOWN for whats in told.values() for what in whats) < 20:
         peer, what = arrival(listener)
         told.setdefault(peer, []).append(what)
         seen.add(peer)
-    assert len(seen) == 20 and listener.peers == ()
-    assert sorted(int(whats[1]) for whats in told.values() if isinstance(whats[1], bytes)) == list(range(20))
+    while len(told) < 21 or len(told[peer]) < 2:
+        peer, what = arrival(listener)
+        told.setdefault(peer, []).append(what)
+    assert len(seen | told.keys()) == 21
+    assert sorted(int(whats[1]) for whats in told.values() if isinstance(whats[1], bytes)) == list(range(21))
+    (last,) = listener.peers
+    assert told.pop(last) == [UP, b"20"]
     assert all([whats[0], *whats[2:]] == [UP, DOWN] for whats in told.values())
     quiet(listener)
+    assert listener.send(last, b"still there") is Sent.TAKEN
+    assert arrival(dialer) == (LISTENER, b"still there")
+
+
+def test_the_notice_waits_for_the_last_message(bench: Bench) -> None:
+    """Even when the monitor is read before the message was looked for."""
+    listener, dialer, peer = met(bench)
+    assert listener.receive() is None
+    dialer.send(LISTENER, b"last words")
+    dialer.close(linger_ms=1000)
+    until(lambda: listener._watch() or bool(listener._ended))  # type: ignore[func-returns-value]
+    assert [arrival(listener), arrival(listener)] == [(peer, b"last words"), (peer, DOWN)]
+
+    listener, dialer, peer = met(bench)
+    assert dialer.receive() is None
+    listener.send(peer, b"last words")
+    listener.close(linger_ms=1000)
+    until(lambda: dialer._watch() or bool(dialer._changes))  # type: ignore[func-returns-value]
+    assert [arrival(dialer)[1], arrival(dialer)[1]] == [b"last words", DOWN]
 
 
 def test_a_poller_never_sleeps_on_a_message(bench: Bench) -> None:
@@ -352,6 +378,18 @@ def test_a_hostile_peer_does_not_disturb_the_others(bench: Bench, name: str) -> 
     quiet(listener)
     assert listener.peers == (peer,)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 600 << 10, "memory was given to an announced size"
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("a message of")])
+def test_a_giant_message_closes_its_connection(bench: Bench, name: str) -> None:
+    """The announced size is enough."""
+    listener = bench.listener()
+    with raw(listener, HOSTILE[name]) as connection:
+        try:
+            while connection.recv(1000):
+                pass
+        except ConnectionResetError:
+            pass
 
 
 def test_a_silent_connection_is_closed_and_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
