@@ -191,6 +191,22 @@ def test_a_goodbye_without_waiting_is_honoured(service: Service) -> None:
     assert service.driver.disk[:512] == b"q" * 512 and not service.server.connections
 
 
+def test_a_goodbye_is_found_behind_requests_that_were_not_read(tmp_path: Path) -> None:
+    """The client was not read for a while, since it had much in flight; its goodbye counts all the same."""
+    service = Service(tmp_path / "s", Limits(in_flight_max=2))
+    client = service.connect()
+    hold(service)
+    for round_ in range(2):
+        for sector in range(4):
+            client.ask(WRITE, sector, (4 * round_ + sector) * 512, data=b"g" * 512)
+        service.bench.settle()
+    client.ask(DISC, 9)
+    client.close()
+    release(service)
+    assert service.driver.disk[: 8 * 512] == b"g" * (8 * 512) and not service.server.connections
+    service.close()
+
+
 @pytest.mark.parametrize("family", ["unix", "tcp"])
 def test_unread_requests_of_a_dead_connection_are_discarded(service: Service, family: str) -> None:
     """A client that hangs up without DISC has no reply to hope for, and may already be sending again."""
