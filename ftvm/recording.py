@@ -9,7 +9,7 @@ primary had not yet written: so one file holds the surviving history.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ftvm.config import MachineConfig
@@ -36,14 +36,26 @@ def header_of(config: MachineConfig, image: LoadedImage, machine_file: bytes) ->
 
 
 class Recording:
-    """A log that is being written."""
+    """A log that is being written.
 
-    def __init__(self, writer: LogWriter) -> None:
+    With `on_failure`, a recording that can no longer be written (a full disk) is given up and told once, and the
+    machine runs on: for a pair, availability comes first. Without, `LogError` is raised.
+    """
+
+    def __init__(self, writer: LogWriter, on_failure: Callable[[str], None] | None = None) -> None:
         self.writer = writer
+        self.failed = False
+        self._on_failure = on_failure
 
     @classmethod
     def begin(
-        cls, path: Path, header: LogHeader, machine: Machine, disks: Sequence[Chunked], replace: bool = False
+        cls,
+        path: Path,
+        header: LogHeader,
+        machine: Machine,
+        disks: Sequence[Chunked],
+        replace: bool = False,
+        on_failure: Callable[[str], None] | None = None,
     ) -> Recording:
         """A new recording from the machine's present state; LogError when the file exists or cannot be made."""
         writer = LogWriter(path, header, replace=replace)
@@ -52,17 +64,22 @@ class Recording:
             sections = machine.save() + sections
         if sections:
             writer.write_state(machine.sequence, sections)
-        return cls(writer)
+        return cls(writer, on_failure)
 
     @classmethod
-    def go_on(cls, path: Path, header: LogHeader, executed: int) -> Recording:
+    def go_on(
+        cls, path: Path, header: LogHeader, executed: int, on_failure: Callable[[str], None] | None = None
+    ) -> Recording:
         """An existing recording, cut behind entry `executed`."""
         writer = LogWriter.resume(path, header)
         writer.truncate_after(executed)
-        return cls(writer)
+        return cls(writer, on_failure)
 
     def catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None:
-        """Add what was executed and is not in the file yet; LogError when something between is missing."""
+        """Add what was executed and is not in the file yet; a failure when something between is missing."""
+        self._guard(lambda: self._catch_up(recent))
+
+    def _catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None:
         for entry, result in recent:
             last = self.writer.last_sequence or 0
             if entry.sequence > last + 1:
@@ -78,12 +95,28 @@ class Recording:
 
     def append(self, entry: Entry, result: EpochResult, now: float) -> None:
         """One epoch."""
-        self.writer.append(entry, result, now)
+        self._guard(lambda: self.writer.append(entry, result, now))
 
     def tick(self, now: float) -> None:
         """Write what has waited long enough."""
-        self.writer.flush_due(now)
+        self._guard(lambda: self.writer.flush_due(now))
+
+    def flush(self) -> None:
+        """Write everything now."""
+        self._guard(self.writer.flush)
 
     def close(self) -> None:
         """The recording ends in order."""
-        self.writer.close()
+        self._guard(self.writer.close)
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        if self.failed:
+            return
+        try:
+            step()
+        except LogError as error:
+            if self._on_failure is None:
+                raise
+            self.failed = True
+            self.writer.abandon()
+            self._on_failure(f"the recording ends here: {error}")

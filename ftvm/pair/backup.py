@@ -190,7 +190,13 @@ class Backup:
             recent.popleft()
 
     def _restore(self, sections: Sections) -> None:
-        self._machine.restore(sections)
+        try:
+            self._machine.restore(sections)
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            with self.lock:
+                self._sections = None
+                self._fail(f"the state that the primary sent cannot be taken over: {error!r}")
+            return
         self._sync_disks()
         with self.lock:
             self._sections = None

@@ -95,6 +95,7 @@ class BackupLink:
         self.sent_bytes = 0  # of entries, ever
         self.sender: Sender | None = None
         self.on_change: Callable[[str], None] = lambda text: None
+        self.before_snapshot: Callable[[], None] = lambda: None
         self.admission = Admission(Session(identity.pair, term, 0))
         self._machine = machine
         self._disks = disks
@@ -125,6 +126,7 @@ class BackupLink:
         """The machine is between two epochs: take the snapshot when precopy has done what it can."""
         source = self._source
         if self.state is LinkState.PRECOPY and source is not None and source.ready_for_snapshot():
+            self.before_snapshot()  # what came before it, a joiner cannot add to a recording
             begin = self._clock()
             source.snapshot(self._machine.save)
             self.pause_s = self._clock() - begin

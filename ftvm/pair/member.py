@@ -35,6 +35,7 @@ from logging_channel.messages import GoodbyeCode
 from logging_channel.output_rule import OutputMode
 from logging_channel.window import Limits
 from replay.entry import Entry, EpochResult
+from replay.errors import LogError
 
 ASK_AGAIN_S = 0.05
 FAREWELL_S = 2.0
@@ -82,6 +83,8 @@ class Recording(Sink, Protocol):
     """A recording that survives failovers: `catch_up` adds what the dead primary had not written."""
 
     def catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None: ...
+
+    def flush(self) -> None: ...
 
     @property
     def recorded(self) -> int: ...
@@ -250,7 +253,7 @@ class Member:
         if not grant:
             return False
         if self.link.diverged is not None:
-            self._alarm(f"divergence: {self.link.diverged}")
+            self.alarm(f"divergence: {self.link.diverged}")
         self.term += 1
         self.parts.ledger.took_over(self.term, self.executed)
         self.link.alone(self.term)
@@ -394,11 +397,7 @@ class Member:
         )
         self.link.on_change = parts.say
         self.live.link = self.link
-        if parts.open_recording is not None:
-            self._recording = parts.open_recording()
-            if self.backup is not None:
-                self._recording.catch_up(self.backup.recent)
-            self.live.recorder = self._recording
+        self._record()
         self.gate.alone()
         if machine.journal is not None:
             parts.world.adopt(machine.journal.next_number, machine.journal.open_connections)
@@ -407,6 +406,23 @@ class Member:
         self.backup = None
         if parts.open_at_once or went_over:
             self._open()
+
+    def _record(self) -> None:
+        """Begin the recording, or go on with that of the primary before; without one, go on all the same."""
+        if self.parts.open_recording is None:
+            return
+        assert self.live is not None and self.link is not None
+        try:
+            self._recording = self.parts.open_recording()
+        except LogError as error:
+            if self.backup is None:
+                raise
+            self.alarm(f"the recording does not go on: {error}")
+            return
+        if self.backup is not None:
+            self._recording.catch_up(self.backup.recent)
+        self.live.recorder = self._recording
+        self.link.before_snapshot = self._recording.flush
 
     def _send_to_backup(self, peer: bytes, data: bytes) -> Sent:
         assert self.listener is not None
@@ -418,7 +434,8 @@ class Member:
             return self.parts.durable(self.live.executed)
         return self.parts.durable(self.backup.receiver.executed) if self.backup is not None else 0
 
-    def _alarm(self, text: str) -> None:
+    def alarm(self, text: str) -> None:
+        """Something that an operator must see."""
         self.alarms.append(text)
         self.parts.say(f"ALARM: {text}")
 

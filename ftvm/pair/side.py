@@ -274,17 +274,17 @@ class Side:
         self._block.listen(self._services)
 
     def _console(self, state: StateDir) -> Any:
-        fresh = self._machine.sequence == 0
-        return open_console(self._config.console.backend, state.path, self._poller, fresh)
+        continues = self.options.join is not None  # the stream that a primary before this one began
+        return open_console(self._config.console.backend, state.path, self._poller, fresh=not continues)
 
     def _open_recording(self) -> Recording:
         path, machine = self.options.record, self._machine
         assert path is not None
         header = header_of(self._config, self._image, to_toml(self._config).encode())
         if machine.sequence == 0:
-            self._recording = Recording.begin(path, header, machine, self._disks.images, replace=True)
+            self._recording = Recording.begin(path, header, machine, self._disks.images, True, self.member.alarm)
         else:
-            self._recording = Recording.go_on(path, header, machine.sequence)
+            self._recording = Recording.go_on(path, header, machine.sequence, self.member.alarm)
         return self._recording
 
     def _notice(self, text: str) -> None:
