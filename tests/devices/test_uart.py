@@ -66,6 +66,15 @@ def test_input_is_read_byte_by_byte(bench: Bench) -> None:
     assert read == b"hi" and bench.get(RBR) == 0
 
 
+def test_input_may_be_taken_past_the_registers(bench: Bench) -> None:
+    """The SBI console takes typed bytes too, and the interrupt goes with the last of them."""
+    bench.put(IER, 1)
+    bench.uart.input(b"typed")
+    assert bench.uart.take(3) == b"typ" and bench.level
+    assert bench.uart.take(9) == b"ed" and not bench.level
+    assert bench.uart.take(9) == b"" and not bench.get(LSR) & 1
+
+
 def test_the_divisor_hides_behind_dlab(bench: Bench) -> None:
     """DLL and DLM keep what was written, and nothing is sent."""
     bench.put(LCR, 0x83)
