@@ -60,8 +60,8 @@ def test_a_pairs_directory_follows_from_its_name(home: Path, monkeypatch: pytest
     assert state_dir.default_path("disk0") == home / "disk0"
     for value in ("", "relative/path"):
         monkeypatch.setenv("XDG_STATE_HOME", value)
-        monkeypatch.setenv("HOME", "/home/u")
-        assert state_dir.default_path("disk0") == Path("/home/u/.local/state/ftvm/disk0")
+        monkeypatch.setenv("HOME", "/somewhere/u")
+        assert state_dir.default_path("disk0") == Path("/somewhere/u/.local/state/ftvm/disk0")
 
 
 def test_a_pair_is_found_by_name_by_path_or_because_it_is_the_only_one(home: Path) -> None:
