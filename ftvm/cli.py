@@ -23,6 +23,11 @@ from ftvm import __version__
 COMMANDS = {
     "demo": "Kill a pair again and again under load, and verify every block.",
     "pair": "Run a primary/backup pair on this host.",
+    "run": "Run one virtual machine without a backup.",
+    "primary": "Be the primary of a pair on two hosts.",
+    "backup": "Join a pair's primary on another host, and follow it.",
+    "stop": "End a pair, or a machine run alone, in order.",
+    "replay": "Run a recording again, and verify it.",
     "machine": "Write an example machine file, check one, make keys.",
     "status": "Show a pair: roles, terms, progress, alarms.",
     "log": "Look into a recording.",

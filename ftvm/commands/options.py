@@ -21,6 +21,10 @@ state_dir_option = click.option(
 )
 machine_argument = click.argument("machine", metavar="MACHINE.toml", type=click.Path(path_type=Path, dir_okay=False))
 
+listen_option = click.option(
+    "--listen", metavar="ADDRESS", help="Take a backup here (HOST:PORT), instead of at the machine file's pair.listen."
+)
+
 
 def pair_options(function: Function) -> Function:
     """NAME or --state-dir: an existing pair (see `ftvm.state_dir.find`)."""

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ftvm run`: one virtual machine alone, as a pair's primary that takes no backup.
+
+It keeps its disks as one side of a pair does, with the same notes and terms: `ftvm pair` goes on from what it left, and
+it from what a pair left.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftvm.commands.options import log_json_option, machine_argument, state_dir_option
+
+
+@click.command()
+@machine_argument
+@state_dir_option
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Record everything to LOG.")
+@log_json_option
+def command(machine: Path, state_dir: Path | None, record: Path | None, log_json: bool) -> None:
+    """Run one virtual machine, without a backup, until its guest powers off or it is stopped.
+
+    Exit code 0 when the guest switched itself off or was stopped (SIGTERM, Ctrl-C, `ftvm stop`), 1 when it failed.
+    """
+    from ftvm.config import load
+    from ftvm.pair.cold_start import newest
+    from ftvm.pair.foreground import check_record, run_foreground
+    from ftvm.pair.prepare import prepare
+    from ftvm.pair.services import open_services
+    from ftvm.pair.side import Options
+    from ftvm.say import Say
+    from ftvm.state_dir import SIDES
+
+    recording = check_record(record)
+    state, config = prepare(load(machine), state_dir, foreground=True)
+    lock = state.lock()
+    try:
+        found, last_term = newest(config, state)
+        member = found or SIDES[0]
+        others = [state.lock_side(side) for side in SIDES if side != member]
+        options = Options(
+            member,
+            services=open_services(config, state),
+            record=recording,
+            open_at_once=True,
+            alone=True,
+            last_term=last_term,
+        )
+        code = run_foreground(state, config, options, Say(config.name, log_json))
+        for other in others:
+            other.release()
+    finally:
+        lock.release()
+    raise click.exceptions.Exit(code)
