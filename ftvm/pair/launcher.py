@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftvm.arbiter.arbiter import ArbiterError, Grant
 from ftvm.config import MachineConfig
@@ -139,8 +140,12 @@ class Launcher:
 
     def _joining(self, side: SideProcess) -> bool:
         """A joiner was never in sync, so no term can pass it."""
+        return self._said(side).get("role") == "joining"
+
+    def _said(self, side: SideProcess) -> dict[str, Any]:
+        """The side's status file, empty when another process wrote it."""
         fields = read_json(self.state.status(side.member))
-        return Process.load(fields.get("process")) == side.process and fields.get("role") == "joining"
+        return fields if Process.load(fields.get("process")) == side.process else {}
 
     def _reap(self) -> None:
         for member, side in list(self._sides.items()):
@@ -153,13 +158,10 @@ class Launcher:
             short = now - side.started < SHORT_LIFE_S
             self._delay[member] = min(RESPAWN_MAX_S, self._delay[member] * 2) if short else RESPAWN_MIN_S
             self._spawn_at[member] = now + (self._delay[member] if short else 0.0)
-            if code == ExitCode.DONE or self._ended_in_order(member):
+            if code == ExitCode.DONE or self._said(side).get("finished"):
                 self._wait_for_the_other()
             elif self._stop_at is None:
                 self._say.warning(f"side {member} (process {side.process.pid}) has {_end(code)}")
-
-    def _ended_in_order(self, member: str) -> bool:
-        return bool(read_json(self.state.status(member)).get("finished"))
 
     def _wait_for_the_other(self) -> None:
         """The guest has ended on one side: the other one has it in its log."""
@@ -179,9 +181,8 @@ class Launcher:
 
     def _channel_of_primary(self) -> str | None:
         for side in self._sides.values():
-            fields = read_json(self.state.status(side.member))
-            mine = Process.load(fields.get("process")) == side.process
-            if mine and fields.get("role") == "primary" and fields.get("term") == self._term:
+            fields = self._said(side)
+            if fields.get("role") == "primary" and fields.get("term") == self._term:
                 channel = fields.get("channel")
                 return channel if isinstance(channel, str) else None
         return None
@@ -194,7 +195,7 @@ class Launcher:
             self._stopped_backup = True
             self._say.info("stopping")
             for side in self._sides.values():
-                if read_json(self.state.status(side.member)).get("role") in ("primary", "joining"):
+                if self._said(side).get("role") in ("primary", "joining", None):
                     side.process.signal(signal.SIGTERM)
         if waited > GRACE_S:
             for side in self._sides.values():
