@@ -170,7 +170,7 @@ static bool run_slice(struct hart *h)
         clock_settle(h, pc);
         return true;
     }
-    if (pc != h->stopped_at) {  /* it forgets to restore pc after a trap or a hooked instruction in the same run */
+    if (pc != h->stopped_at) {  /* the engine may not have written pc back while any instruction hook exists */
         reg_set(h, UC_RISCV_REG_PC, h->stopped_at);
         h->count.pc_corrected++;
     }

@@ -7,7 +7,7 @@ import pytest
 
 from ftvm.hart import BYTES_PER_TICK, RAM_BASE, StopReason
 from tests.ftvm.asm import Asm
-from tests.ftvm.guest import SBI_TIME, UART, Guest, shutdown
+from tests.ftvm.guest import SBI_TIME, UART, Guest, PageTables, shutdown
 
 STIP, SEIP = 1 << 5, 1 << 9
 
@@ -260,3 +260,42 @@ def test_a_closed_hart_says_so_and_its_ram_stays_readable() -> None:
         guest.run()
     assert bytes(guest.hart.ram[:10]) == b"still here"
     guest.hart.close()
+
+
+def test_a_block_that_jumps_back_into_itself_and_faults_there_has_retired() -> None:
+    """It takes its own page away, so that the jump at its end cannot be fetched: all its bytes count, and the trap."""
+    guest = Guest()
+    tables = PageTables(guest, RAM_BASE + 0x20_0000)
+    flags = PageTables.V | PageTables.R | PageTables.W | PageTables.X | PageTables.A | PageTables.D
+    tables.map(RAM_BASE, RAM_BASE, flags)
+    tables.map(0x4000_0000, RAM_BASE + 0x5_0000, flags)
+    entry = tables.entry_address(0x4000_0000)
+    tables.map(0x4000_1000, entry & ~4095, flags)
+    tables.map(UART, UART, flags)
+    code = Asm(RAM_BASE)
+    code.la("t0", "handler")
+    code.csrw("stvec", "t0")
+    code.li("s0", 0x4000_1000 + (entry & 4095))
+    code.li("s1", UART)
+    code.li("t0", tables.satp)
+    code.csrw("satp", "t0")
+    code.sfence_vma()
+    code.li("t0", 0x4000_0000)
+    code.jalr("zero", 0, "t0")
+    code.label("handler")
+    code.csrr("s2", "sepc")
+    code.lw("t0", 0, "s1")
+    shutdown(code)
+    before = Asm(0x4000_0000)
+    before.lw("t0", 0, "s1")
+    before.label("back")
+    before.sd("zero", 0, "s0")
+    before.sfence_vma()
+    before.j("back")
+    guest.load(code)
+    guest.hart.load_ram(0x5_0000, before.image())
+    clocks = []
+    guest.on_read = lambda address, size: clocks.append(guest.hart.clock) or 0
+    guest.finish()
+    assert guest.x(18) == 0x4000_0004
+    assert clocks[1] - clocks[0] == 16 + 1 + 4  # the block, the trap, and the handler's first block

@@ -395,14 +395,43 @@ def test_the_reservation_is_lost_at_every_epoch_boundary() -> None:
     code = Asm(RAM_BASE)
     code.li("s0", RAM_BASE + 0x8000)
     code.lr_d("t0", "zero", "s0")
+    code.li("s2", 1)
     code.j(code.here + 4)
     code.sc_d("s1", "t0", "s0")
     shutdown(code)
+    for budget, failed in ((1, 1), (1000, 0)):
+        guest.load(code)
+        guest.run(budget)
+        if not guest.calls:
+            guest.finish()
+        assert (guest.x(9), guest.x(18)) == (failed, 1)
+        guest.calls.clear()
+
+
+def test_a_raised_line_survives_a_restore_and_can_still_fall() -> None:
+    guest = Guest()
+    code = Asm(RAM_BASE)
+    code.li("t0", 1 << 9)
+    code.csrw("sie", "t0")
+    code.wfi()
+    code.label("read")
+    code.csrr("s1", "sip")
+    code.wfi()
+    code.j("read")
     guest.load(code)
-    guest.run(1)
-    assert guest.x(9) == 0
-    guest.finish()
-    assert guest.x(9) == 1
+    guest.hart.set_external(True)
+    guest.run(100)
+    state = guest.hart.save()
+    other = Guest()
+    other.hart.load_ram(0, guest.hart.ram)
+    other.hart.restore(state)
+    other.run(100)
+    assert other.x(9) == 1 << 9
+    other.hart.restore(state)
+    other.hart.set_external(False)
+    other.run(100)
+    other.run(100)
+    assert other.x(9) == 0
 
 
 def test_a_pending_software_interrupt_survives_a_restore() -> None:

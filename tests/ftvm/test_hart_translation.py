@@ -145,6 +145,36 @@ def test_code_patched_through_two_kinds_of_aliases_in_turn_runs_as_patched() -> 
     assert (guest.x(21), guest.x(18)) == (0, 0)
 
 
+def test_a_page_that_is_mixed_is_written_through_an_alias_after_reading_through_it() -> None:
+    """The read brings the alias into the TLB: without the right to write, or stores would never be seen."""
+    code = Asm(RAM_BASE)
+    code.li("s0", RWX)
+    code.li("s1", RWX)
+    patch_and_call(code, 30, 1)
+    code.mv("s5", "s2")
+    code.li("s1", ALIAS)
+    code.li("s2", 0)
+    code.li("s3", 20)
+    code.label("again")
+    code.ld("t0", 0x700, "s1")
+    code.slli("t1", "s3", 20)
+    code.li("t2", 0x513)
+    code.or_("t1", "t1", "t2")
+    code.sw("t1", 0, "s1")
+    code.fence_i()
+    code.jalr("ra", 0, "s0")
+    code.beq("a0", "s3", "fine")
+    code.addi("s2", "s2", 1)
+    code.label("fine")
+    code.addi("s3", "s3", -1)
+    code.bnez("s3", "again")
+    shutdown(code)
+    guest = paged_guest(code, {ALIAS: (P, V | R | W | A | D), RWX: (P, V | R | W | X | A | D)})
+    guest.finish()
+    assert (guest.x(21), guest.x(18)) == (0, 0)
+    assert guest.hart.counters()["mixed_pages"] > 0
+
+
 def test_code_that_keeps_its_data_beside_itself_runs_at_speed_and_right() -> None:
     """Without MIXED, every store would throw the page's translations away."""
     code = Asm(RAM_BASE)
@@ -340,6 +370,24 @@ def test_dirty_pages_are_exactly_those_that_changed_even_where_pages_are_hooked(
         changed = {i for i in range(len(before) >> 12) if before[i << 12 : i + 1 << 12] != after[i << 12 : i + 1 << 12]}
         assert changed <= bits(guest.hart.dirty()), f"seed {seed}"
     assert guest.x(18) == 0
+
+
+def test_a_mixed_page_is_dirty_again_after_it_was_cleared() -> None:
+    """Executing the page brings it into the TLB before it is written."""
+    code = Asm(RAM_BASE)
+    code.li("s0", RAM_BASE + 0x800)
+    code.label("loop")
+    code.ld("t0", 0, "s0")
+    code.addi("t0", "t0", 1)
+    code.sd("t0", 0, "s0")
+    code.j("loop")
+    guest = Guest()
+    guest.load(code)
+    for _ in range(20):
+        guest.hart.clear_dirty()
+        guest.run(100)
+        assert bits(guest.hart.dirty()) == {0}
+    assert guest.hart.counters()["mixed_pages"] > 1
 
 
 def test_offsets_of_stores_are_encoded_as_meant() -> None:
