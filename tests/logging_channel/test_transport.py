@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -343,7 +344,7 @@ def greeting(mechanism: bytes = b"NULL") -> bytes:
     return b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + bytes(32)
 
 
-READY = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
+READY = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER"
 HOSTILE = {
     "an HTTP request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
     "random bytes": bytes(range(256)) * 40,
@@ -358,9 +359,13 @@ HOSTILE = {
 
 
 def raw(listener: Listener, data: bytes) -> socket.socket:
-    """Connect and send bytes, whatever the other end thinks of them."""
+    """Connect and send bytes, a greeting by itself as the handshake demands, whatever the other end thinks of them."""
     connection = socket.create_connection(parse_address(listener.address), timeout=5)
-    connection.sendall(data)
+    with contextlib.suppress(ConnectionError):
+        if data.startswith(b"\xff"):
+            connection.sendall(data[:64])
+            connection.recv(64, socket.MSG_WAITALL)
+        connection.sendall(data[64:] if data.startswith(b"\xff") else data)
     return connection
 
 
@@ -380,15 +385,21 @@ def test_a_hostile_peer_does_not_disturb_the_others(bench: Bench, name: str) -> 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 600 << 10, "memory was given to an announced size"
 
 
+def test_the_hostile_bytes_get_past_the_handshake(bench: Bench) -> None:
+    """A control: with a well-formed message behind them, the same greeting and READY make a peer."""
+    listener = bench.listener()
+    with raw(listener, greeting() + READY + b"\x00\x05hello"):
+        peer, what = arrival(listener)
+        assert (what, arrival(listener)) == (UP, (peer, b"hello"))
+    assert arrival(listener) == (peer, DOWN)
+
+
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("a message of")])
 def test_a_giant_message_closes_its_connection(bench: Bench, name: str) -> None:
     """The announced size is enough."""
     listener = bench.listener()
-    with raw(listener, HOSTILE[name]) as connection:
-        try:
-            while connection.recv(1000):
-                pass
-        except ConnectionResetError:
+    with raw(listener, HOSTILE[name]) as connection, contextlib.suppress(ConnectionResetError):
+        while connection.recv(1000):
             pass
 
 
