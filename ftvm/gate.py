@@ -10,28 +10,13 @@ keeps what the primary has not reported as released, and going live opens it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 
 from devices.event import Output, OutputKind
+from ftvm.delays import Delays
 from ftvm.world.world import World
 from logging_channel.output_rule import OutputMode, OutputRule
 
 Held = tuple[int, int, Output, float]
-DELAYS_KEPT = 20_000
-
-
-@dataclass(slots=True)
-class Delays:
-    """Output-commit delays in seconds: the last so many that waited, and how many outputs did not wait at all."""
-
-    samples: list[float] = field(default_factory=list)
-    at_once: int = 0
-
-    def add(self, seconds: float) -> None:
-        """One output left after waiting `seconds`."""
-        if len(self.samples) >= DELAYS_KEPT:
-            del self.samples[: DELAYS_KEPT // 2]
-        self.samples.append(seconds)
 
 
 class Gate:
@@ -42,7 +27,8 @@ class Gate:
     ) -> None:
         """`durable()` is the last sequence up to which this side's own disks are synced."""
         self.world = world
-        self.delays = Delays()
+        self.delays = Delays()  # of ordinary outputs, under the output rule
+        self.durable_delays = Delays()  # of those that also wait for disks
         self.rule: OutputRule[Held] = OutputRule(mode)
         self._now = now
         self._durable = durable
@@ -61,13 +47,16 @@ class Gate:
     def offer(self, sequence: int, index: int, output: Output) -> None:
         """The guest made this output just now."""
         stream, rule = _stream(output), self.rule
-        if not rule.may_leave(sequence, output.durable, stream):
-            self.flush()
         if rule.may_leave(sequence, output.durable, stream):
-            self.delays.at_once += 1
+            (self.durable_delays if output.durable else self.delays).at_once += 1
             self.world.deliver(sequence, index, output)
+            return
+        made = self._now()
+        self.flush()
+        if rule.may_leave(sequence, output.durable, stream):
+            self._deliver([(sequence, index, output, made)])
         else:
-            rule.hold(sequence, index, (sequence, index, output, self._now()), output.durable, stream)
+            rule.hold(sequence, index, (sequence, index, output, made), output.durable, stream)
 
     def flush(self) -> None:
         """Let go what may leave by now."""
@@ -80,6 +69,8 @@ class Gate:
     def protect(self) -> None:
         """The backup is in sync: from here on its acknowledgements count."""
         self.rule.protect(self._received, self._durable_peer)
+        self.delays.clear()
+        self.durable_delays.clear()
 
     def alone(self) -> None:
         """The arbiter has granted that this side is live without a backup."""
@@ -94,7 +85,7 @@ class Gate:
             return
         now = self._now()
         for sequence, index, output, since in ready:
-            self.delays.add(now - since)
+            (self.durable_delays if output.durable else self.delays).add(now - since)
             self.world.deliver(sequence, index, output)
 
 

@@ -234,6 +234,8 @@ class Side:
                 "services": [] if self._late else addresses(self._config, self._state, self._services),
                 "pause_ms": round(link.pause_s * 1e3, 3),
                 "log_bytes": link.sent_bytes,
+                "commit_delay_us": member.gate.delays.report() if link.in_sync else None,
+                "durable_delay_us": member.gate.durable_delays.report() if link.in_sync else None,
             }
         elif backup is not None:
             fields |= {
