@@ -23,7 +23,7 @@ from ftvm.demo.nbd_client import Address, NbdClient, Outcome
 from ftvm.demo.nbd_wire import Request, error_text
 from ftvm.process import Process
 from ftvm.service.nbd import VENDOR
-from ftvm.state_dir import StateDir, read_json
+from ftvm.state_dir import SIDES, StateDir, read_json
 from ftvm.status import read_status
 
 POLL_S = 0.01
@@ -142,9 +142,14 @@ class PairProcess:
         return pid
 
     def log(self) -> str:
-        """The latest lines of the launcher and both sides."""
-        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
-        return "\n".join(lines[-LOG_SHOWN:])
+        """The latest lines of the launcher and both sides; what the sides said without a launcher stands at the end."""
+        shown = _last_lines(self._log, LOG_SHOWN)
+        if self._launcher is not None and self._launcher.poll() is None:
+            return "\n".join(shown)
+        for side in SIDES:
+            unseen = [line for line in _last_lines(self.state.side(side) / "side.log", LOG_SHOWN) if line not in shown]
+            shown += [f"-- side {side}, after the launcher had ended:", *unseen] if unseen else []
+        return "\n".join(shown)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -175,6 +180,10 @@ class PairProcess:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(PairFailed):
             self.close()
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-count:] if path.exists() else []
 
 
 async def _crash(address: str, mode: int) -> None:
