@@ -12,7 +12,7 @@ Everything arrives through `receive()`, in one order that can be relied on:
 
 The sessions of `session` are needed all the same: a Listener's caller compares the peer's id with the one it talks to,
 and a message that a dying process has sent may be taken by the kernel after its successor was heard.
-A killed listener's port is free a moment (under 10 ms) after its connections have ended: try again.
+A killed listener's port is free a moment after its connections have ended: try again.
 
 Waiting: poll `fileno()` for reading, then call `receive()` until it returns None; only then poll again. The descriptor
 also becomes readable when something could be received after a `send`, and by `wake()`. Nothing blocks, ever.
