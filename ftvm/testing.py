@@ -29,7 +29,7 @@ import pytest
 if TYPE_CHECKING:
     from ftvm.pair_process import PairProcess
 
-_PAIRS = pytest.StashKey["Iterable[PairProcess]"]()
+_PAIRS: pytest.StashKey[Iterable[PairProcess]] = pytest.StashKey()
 
 
 class MakePair(Protocol):

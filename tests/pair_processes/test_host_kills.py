@@ -120,7 +120,8 @@ def test_a_start_is_refused_when_the_newest_images_cannot_be_known(pair: PairPro
         time.sleep(0.01)
     alone = pair.kill_primary()
     await_death(alone)
-    for directory, words in ((pair.state.side(primary), "may be newer"), (pair.state.path / "arbiter", "is not there: is it mounted?")):
+    missing = {pair.state.side(primary): "may be newer", pair.state.path / "arbiter": "is not there: is it mounted?"}
+    for directory, words in missing.items():
         away = pair.state.path.parent / "away"
         shutil.move(directory, away)
         pair.launch()
