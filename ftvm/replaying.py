@@ -103,7 +103,7 @@ class Report:
         speed = self.clock / max(self.elapsed, 1e-9) / 1e6
         lines = [
             f"{self.entries:,} entries replayed, {self.guest_seconds:.3f} s of guest time reached, clock {self.clock:,}"
-            f" ({self.elapsed:.3f} s, {speed:,.0f} MB of code a second); {checked}"
+            f" ({self.elapsed:.3f} s, {speed:,.1f} MB of code a second); {checked}"
         ]
         if self.end:
             lines.append(f"the guest ended: {self.end}")

@@ -36,7 +36,8 @@ def describe(status: dict[str, Any]) -> str:
     """The status for people."""
     protection = "protected" if status["protected"] else "NOT protected"
     if status["primary"] is None:
-        protection = "not running"
+        follows = any(side["role"] in ("backup", "joining") for side in status["sides"].values())
+        protection = "no primary on this host" if follows else "not running"
     lines = [f"{status['name']}: term {status['term']}, {protection}"]
     lines += [f"  alarm: {alarm}" for alarm in status["alarms"]]
     lines += [f"  serves {address}" for address in status["services"]]

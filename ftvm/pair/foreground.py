@@ -42,6 +42,8 @@ def run_foreground(state: StateDir, config: MachineConfig, options: Options, say
         began = time.perf_counter()
         code = side.run()
         say.info(summary(side.member, time.perf_counter() - began))
+        if exit_code(side.member, code):
+            say.error(last_word(side.member, code))
     except OSError as error:
         say.error(str(error))
         return 1
@@ -55,6 +57,15 @@ def exit_code(member: Member, code: ExitCode) -> int:
     return 0 if code is ExitCode.DONE and how_it_ended(member) is not EpochEnd.FAILED else 1
 
 
+def last_word(member: Member, code: ExitCode) -> str:
+    """Why the exit code is not 0."""
+    if code is ExitCode.FENCED:
+        return f"this side is fenced: {member.why}. It may join again with `ftvm backup`"
+    if how_it_ended(member) is EpochEnd.FAILED:
+        return f"the guest has failed: {member.parts.machine.failure}"
+    return f"this side has left the pair: {member.why}"
+
+
 def how_it_ended(member: Member) -> EpochEnd | None:
     """How the guest ended, None when this side did not see it."""
     if member.live is not None:
@@ -66,7 +77,7 @@ def summary(member: Member, elapsed: float) -> str:
     """One line on what was run, in `elapsed` seconds of the host."""
     machine = member.parts.machine
     guest = seconds(machine.time)
-    speed = f"{machine.clock / max(elapsed, 1e-9) / 1e6:,.0f} MB of code a second"
+    speed = f"{machine.clock / max(elapsed, 1e-9) / 1e6:,.1f} MB of code a second"
     return (
         f"{member.executed:,} entries, {guest:.3f} s of guest time in {elapsed:.3f} s, clock {machine.clock:,}, {speed}"
     )
