@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What goes wrong in a seed. Each fault is a function of the cluster; `FAULTS` says how often it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ftvm.pair.member import Role
+from tests.sim.cluster import Cluster, Side
+from tests.sim.process import Process
+
+Fault = Callable[[Cluster], None]
+POINTS_MAX: Final = 60
+
+
+def _someone(cluster: Cluster) -> Process | None:
+    living = [side.process for side in cluster.sides if side.process is not None]
+    return cluster.random.choice(living) if living else None
+
+
+def kill(cluster: Cluster) -> None:
+    """SIGKILL, now."""
+    if (victim := _someone(cluster)) is not None:
+        victim.kill()
+
+
+def _at_point(cluster: Cluster, victim: Process, action: Callable[[], None]) -> None:
+    victim.at_point = action
+    victim.points_left = cluster.random.randint(1, POINTS_MAX)
+
+
+def kill_at_point(cluster: Cluster) -> None:
+    """SIGKILL between two effects of a process."""
+    if (victim := _someone(cluster)) is not None:
+
+        def die() -> None:
+            victim.kill()
+
+        _at_point(cluster, victim, die)
+
+
+def stop(cluster: Cluster) -> None:
+    """SIGSTOP, now, for less or more than the timeout."""
+    if (victim := _someone(cluster)) is not None:
+        victim.stop(_pause(cluster))
+
+
+def stop_at_point(cluster: Cluster) -> None:
+    """SIGSTOP between two effects of a process."""
+    if (victim := _someone(cluster)) is not None:
+        seconds = _pause(cluster)
+        _at_point(cluster, victim, lambda: victim.stop(seconds))
+
+
+def _pause(cluster: Cluster) -> float:
+    return cluster.random.uniform(0.1, 4.0) * cluster.timing.timeout_ms / 1e3
+
+
+def cut(cluster: Cluster) -> None:
+    """The connection breaks; both ends live."""
+    if cluster.network.cut("a", "b"):
+        cluster.note("network", "cut")
+
+
+def partition(cluster: Cluster) -> None:
+    """Nothing passes between the two, for a while."""
+    seconds = _pause(cluster)
+    cluster.note("network", f"partition for {seconds * 1e3:.0f} ms")
+    cluster.network.partition("a", "b")
+    cluster.after(seconds, lambda: cluster.network.heal("a", "b"))
+
+
+def arbiter_away(cluster: Cluster) -> None:
+    """The arbiter cannot be reached, for a while; answers may be lost."""
+    seconds = cluster.random.uniform(0.05, 0.6)
+    cluster.note("arbiter", f"away for {seconds * 1e3:.0f} ms")
+    cluster.arbiter.away = True
+
+    def back() -> None:
+        cluster.arbiter.away = False
+
+    cluster.after(seconds, back)
+
+
+def disk_fails(cluster: Cluster) -> None:
+    """One side's storage fails at one of its next operations."""
+    side = cluster.random.choice(cluster.sides)
+    cluster.note(f"disk {side.name}", "will fail")
+    side.storage.fail_at = side.storage.operations + cluster.random.randint(1, 20)
+
+
+def clients_leave(cluster: Cluster) -> None:
+    """Clients cut their connections with requests in flight, and come again."""
+    for client in cluster.clients:
+        if cluster.random.random() < 0.7:
+            client.give_up()
+
+
+def burst(cluster: Cluster) -> None:
+    """The guest computes for a while, with entropy and echoes."""
+    cluster.type("be")
+
+
+def diverge(cluster: Cluster) -> None:
+    """The backup's machine is not what it should be, from here on."""
+    for side in cluster.sides:
+        process = side.process
+        if process is not None and process.member.role is Role.BACKUP and cluster.protected:
+            cluster.planted = True
+            cluster.note(process.name, "diverges")
+            process.machine.plant_divergence()
+            return
+
+
+FAULTS: Final[dict[Fault, int]] = {
+    kill: 10,
+    kill_at_point: 14,
+    stop: 6,
+    stop_at_point: 10,
+    cut: 6,
+    partition: 6,
+    arbiter_away: 5,
+    disk_fails: 2,
+    clients_leave: 4,
+    burst: 6,
+}
+
+
+def heal(cluster: Cluster) -> None:
+    """Nothing goes wrong any more."""
+    cluster.arbiter.away = False
+    cluster.network.heal("a", "b")
+    for side in cluster.sides:
+        _mend(side)
+
+
+def _mend(side: Side) -> None:
+    side.storage.fail_at = -1
+    if side.process is not None:
+        side.process.at_point = None
