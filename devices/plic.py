@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from devices.device import Device, Line, State
 
-SOURCES = 95  # Highest source number; `riscv,ndev` in the device tree.
+SOURCES = 53  # Highest source number; `riscv,ndev` in the device tree.
 PRIORITY_MAX = 7
 
 PRIORITY = 0x000000

@@ -58,11 +58,11 @@ def test_a_line_that_falls_before_the_claim_leaves_its_request() -> None:
 def test_the_highest_priority_wins_and_the_lowest_number_breaks_ties() -> None:
     """Across all words of the pending bits."""
     bench = Bench()
-    bench.put(PRIORITY + 4 * 70, 7)
+    bench.put(PRIORITY + 4 * 50, 7)
     bench.put(PRIORITY + 4 * 40, 5)
-    for source in (95, 2, 40, 70, 9):
+    for source in (53, 2, 40, 50, 9):
         bench.lines[source](True)
-    assert [bench.get(CLAIM) for _ in range(6)] == [70, 40, 2, 9, 95, 0]
+    assert [bench.get(CLAIM) for _ in range(6)] == [50, 40, 2, 9, 53, 0]
 
 
 def test_the_threshold_masks_interrupts_but_not_claims() -> None:
