@@ -188,10 +188,10 @@ def _age_s(claim: Claim) -> float | None:
 
 
 def _protected(primary: Claim, claims: list[Claim], roles: dict[str, str]) -> bool:
-    """As the primary says, unless its backup is on this host and is seen not to be one any more."""
-    peers = [claim for claim in claims if claim.side != primary.side and claim.fields.get("term") is not None]
-    gone = any(peer.term >= primary.term and roles[peer.side] != "backup" for peer in peers)
-    return bool(primary.fields.get("protected")) and not gone
+    """As the primary says, unless its backup is on this host and is seen not to be one, or not yet."""
+    peers = [claim for claim in claims if claim.side != primary.side]
+    here = [peer for peer in peers if peer.process is not None or peer.term >= primary.term]
+    return bool(primary.fields.get("protected")) and all(roles[peer.side] == "backup" for peer in here)
 
 
 def _texts(value: object) -> list[str]:
