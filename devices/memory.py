@@ -11,6 +11,10 @@ One memoryview over all RAM. Two ways in:
 Every write runs through `store`: it tells the CPU (`wrote`) and is folded, with its place, into `digest`. `fetch` folds
 what devices took out of RAM in too, so that the digest covers all bytes moved by DMA. The digest is a chain of XXH3
 hashes: the previous value plus the address seeds the next one.
+
+`work` counts what devices do for the guest in units of roughly a microsecond: one for each descriptor, each access by
+DMA and each 4 KiB of it. A guest can ask for much of it with one instruction, so whoever bounds time looks at it and
+sets it back; it is no part of the state.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ Bytes = bytes | bytearray | memoryview
 class GuestMemory:
     """RAM of `len(buffer)` bytes at physical address `base`."""
 
-    __slots__ = ("base", "buffer", "digest", "size", "wrote")
+    __slots__ = ("base", "buffer", "digest", "size", "work", "wrote")
 
     def __init__(self, buffer: memoryview, base: int, wrote: Callable[[int, int], None]) -> None:
         """`buffer`: writable, one byte an item. `wrote(address, length)` is called after each write."""
@@ -41,6 +45,7 @@ class GuestMemory:
         self.size = len(buffer)
         self.wrote = wrote
         self.digest = 0
+        self.work = 0
 
     def _offset(self, address: int, length: int) -> int:
         offset = address - self.base
@@ -70,12 +75,14 @@ class GuestMemory:
         self.buffer[offset : offset + length] = data
         address = self.base + offset
         self.digest = xxh3_64_intdigest(data, (self.digest + address) & _MASK)
+        self.work += 1 + (length >> 12)
         self.wrote(address, length)
 
     def fetch(self, offset: int, length: int) -> bytes:
         """A copy of `length` bytes at a RAM offset that the caller has checked, folded into the digest."""
         data = bytes(self.buffer[offset : offset + length])
         self.digest = xxh3_64_intdigest(data, (self.digest + offset + _FETCHED) & _MASK)
+        self.work += 1 + (length >> 12)
         return data
 
     def save(self) -> State:

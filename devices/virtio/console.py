@@ -40,8 +40,11 @@ CONTROL_QUEUE_SIZE = 64
 CONTROL_RECEIVEQ = 2
 CONTROL_TRANSMITQ = 3
 
-#: Bytes of one transmit chain; no driver known writes more than a pipe holds. Keeps a notification bounded.
+#: Bytes of one transmit chain, and of all in one notification; no driver known writes more than a pipe holds at once.
 WRITE_MAX = 4 << 20
+WRITES_MAX = 32 << 20
+#: Bytes of one control message, which has 8 of them and perhaps a name.
+CONTROL_MAX = 4096
 #: Output is handed on when so much has come together within one notification.
 PIECE = 1 << 20
 
@@ -153,11 +156,15 @@ class VirtioConsole(VirtioDevice):
     def _transmit(self, port: int, queue: Virtqueue) -> None:
         known = port in self.ports
         pieces: list[bytes] = []
-        size = 0
+        size = total = 0
         outputs: list[bytes] = []
         for _ in range(queue.available()):
             head, readable, _ = queue.pop()
-            size += _check_write(readable)
+            length = _check_write(readable, WRITE_MAX)
+            size += length
+            total += length
+            if total > WRITES_MAX:
+                raise RingViolation(f"writes of more than {WRITES_MAX} bytes at once")
             if known:
                 pieces.append(queue.gather(readable))
             queue.push(head, 0)
@@ -199,7 +206,7 @@ class VirtioConsole(VirtioDevice):
             head, readable, _ = queue.pop()
             if length_of(readable) < CONTROL.size:
                 raise RingViolation("a control message shorter than 8 bytes")
-            _check_write(readable)
+            _check_write(readable, CONTROL_MAX)
             number, event, value = CONTROL.unpack_from(queue.gather(readable))
             if event == Control.DEVICE_READY:
                 self._device_ready(value)
@@ -294,10 +301,10 @@ def _receiveq(port: int) -> int:
     return 2 * port + 2 if port else 0
 
 
-def _check_write(readable: list[Segment]) -> int:
+def _check_write(readable: list[Segment], size_max: int) -> int:
     size = length_of(readable)
-    if size > WRITE_MAX:
-        raise RingViolation(f"a write of {size} bytes, more than {WRITE_MAX}")
+    if size > size_max:
+        raise RingViolation(f"a write of {size} bytes, more than {size_max}")
     return size
 
 

@@ -173,7 +173,7 @@ class Virtqueue:
         table, limit, index, total = self._table, self.num, head, 0
         readable: list[Segment] = []
         writable: list[Segment] = []
-        for _ in range(self.size_max + 1):
+        for step in range(self.size_max + 1):
             if index >= limit:
                 raise RingViolation(f"chain {head}: descriptor {index} in a table of {limit}")
             address, length, flags, index = DESCRIPTOR.unpack_from(ram, table + 16 * index)
@@ -195,6 +195,7 @@ class Virtqueue:
             if not flags & F_NEXT:
                 if total > size:
                     raise RingViolation(f"chain {head}: {total} bytes are more than RAM")
+                self._memory.work += step + 1
                 return head, readable, writable
         raise RingViolation(f"chain {head} has more than {self.size_max} descriptors or is a loop")
 

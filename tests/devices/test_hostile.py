@@ -19,10 +19,14 @@ from devices.finisher import Finisher
 from devices.plic import Plic
 from devices.rtc import Rtc
 from devices.uart import Uart
+from devices.virtio import blk as blk_module
 from devices.virtio import queue as queue_module
+from devices.virtio.blk import RequestType, VirtioBlk
+from devices.virtio.console import VirtioConsole
 from devices.virtio.mmio import Feature, Register, Status
 from devices.virtio.queue import DESCRIPTOR, F_INDIRECT, F_NEXT, F_WRITE, U16
-from tests.devices.driver import BASE, RUNNING, Host
+from tests.devices.disk import MemoryDisk, header
+from tests.devices.driver import BASE, RUNNING, Driver, Host
 from tests.devices.worlds import RAM, WORLDS, Step, World, hostile_scripts
 
 
@@ -155,3 +159,49 @@ def test_every_access_to_every_device_is_answered(accesses: list[tuple[int, int,
         else:
             assert 0 <= bus.read((index << 24) + offset, size) < 1 << 8 * size
     bus.restore(bus.save())
+
+
+def test_one_notification_of_a_disk_moves_a_bounded_amount() -> None:
+    """256 requests that all read into the same buffer, 16 times each; the bound is set lower for the test."""
+    host = Host(1 << 20)
+    disk = MemoryDisk(2048)
+    device = VirtioBlk(host.memory, host.line, host.violations.append, disk)
+    driver = Driver(device, host)
+    driver.start(1, 256)
+    ring = driver.rings[0]
+    table, head, status, data = (host.allocate(size) for size in (16 * 18, 16, 1, 64 << 10))
+    host.poke(head, header(RequestType.IN))
+    entries = [(head, 16, F_NEXT, 1), *[(data, 60 << 10, F_NEXT | F_WRITE, n) for n in range(2, 18)]]
+    entries.append((status, 1, F_WRITE, 0))
+    host.poke(table, b"".join(DESCRIPTOR.pack(*entry) for entry in entries))
+    ring.describe(0, table, 16 * len(entries), F_INDIRECT, 0)
+    for _ in range(256):
+        ring.offer(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blk_module, "WORK_MAX", 1000)
+        ring.kick()
+    assert host.violations == ["virtio blk: queue 0: requests for more than 1 GiB at once"]
+    assert 1000 < host.memory.work < 1400
+
+
+def test_one_notification_of_a_port_writes_a_bounded_amount() -> None:
+    """Chains of 4 MiB each, all of the same bytes."""
+    host = Host(8 << 20)
+    written: list[int] = []
+    device = VirtioConsole(
+        host.memory, host.line, host.violations.append, [""], lambda port, data: written.append(len(data))
+    )
+    driver = Driver(device, host)
+    driver.start(4, 16)
+    data = host.allocate(4 << 20)
+    for index in range(9):
+        driver.rings[1].describe(index, data, 4 << 20, 0, 0)
+        driver.rings[1].offer(index)
+        if index == 7:
+            driver.rings[1].kick(force=True)
+    assert sum(written) == 32 << 20
+    for index in range(9):
+        driver.rings[1].offer(index)
+    driver.rings[1].kick(force=True)
+    assert host.violations == ["virtio console: queue 1: writes of more than 33554432 bytes at once"]
+    assert sum(written) == 32 << 20

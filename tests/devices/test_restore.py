@@ -69,7 +69,7 @@ class Chip:
         line = self.log.append
         if self.kind == "plic":
             plic = Plic(line)
-            self.lines = [plic.line(source) for source in (1, 2, 33, 95)]
+            self.lines = [plic.line(source) for source in (1, 2, 33, 53)]
             return plic
         if self.kind == "rtc":
             return Rtc(lambda: self.ticks, line, 10**18, lambda: self.log.append("rearmed"))
@@ -109,7 +109,7 @@ class Chip:
         self.log[:] = log  # A restored PLIC drives the hart's line once more.
 
 
-_PLIC = [4, 8, 4 * 33, 4 * 95, ENABLE, ENABLE + 4, ENABLE + 8, THRESHOLD, CLAIM, CLAIM, 0x1000]
+_PLIC = [4, 8, 4 * 33, 4 * 53, ENABLE, ENABLE + 4, ENABLE + 8, THRESHOLD, CLAIM, CLAIM, 0x1000]
 OFFSETS = {"plic": _PLIC, "rtc": list(range(0, 0x20, 4)), "uart": list(range(8))}
 SIZE = {"plic": 4, "rtc": 4, "uart": 1}
 
