@@ -49,6 +49,7 @@ from replay.errors import LogError
 HELLO_EVERY_S = 0.1
 JOIN_TIMEOUT_MS = 5000.0
 KEPT_RESULTS_MAX = 100_000
+PROGRESS_EVERY_S = 1.0
 
 
 class BackupState(Enum):
@@ -106,6 +107,7 @@ class Backup:
         self._sync_disks = sync_disks
         self._connected = False
         self._hello_at = 0.0
+        self._told_at = 0.0
         self._sink: StateSink | None = None
         self._sections: Sections | None = None
         self._detector: FailureDetector | None = None
@@ -278,6 +280,7 @@ class Backup:
         self.admission.session = Session(self._identity.pair, welcome.term, welcome.session)
         self._detector = FailureDetector(JOIN_TIMEOUT_MS, self._timing.heartbeat_ms, now)
         self.state = BackupState.TAKING
+        self._told_at = now
         self.on_change(f"joining in term {welcome.term}")
 
     def _refused(self, reason: str) -> None:
@@ -294,6 +297,7 @@ class Backup:
             raise ChannelError("a piece of a checkpoint came before its beginning")
         elif frame.kind is FrameKind.STATE_CHUNK:
             credit = self._sink.chunk(StateChunk.decode(frame.body))
+            self._tell_progress(self._sink)
             if credit is not None:
                 self._emit(FrameKind.STATE_CREDIT, credit.encode())
         elif frame.kind is FrameKind.STATE_END:
@@ -302,6 +306,13 @@ class Backup:
             self.receiver = Receiver(frame.sequence)
             self.state = BackupState.RESTORING
             self.on_work()
+
+    def _tell_progress(self, sink: StateSink) -> None:
+        """A line a second while a large state comes in."""
+        now = self._clock()
+        if now >= self._told_at + PROGRESS_EVERY_S:
+            self._told_at = now
+            self.on_change(f"taking the state over: {sink.received_bytes >> 20} MiB so far")
 
     def _entry(self, frame: Frame, now: float) -> None:
         released, data = split_entry_body(frame.body)

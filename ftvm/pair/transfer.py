@@ -147,6 +147,11 @@ class StateSink:
         for disk in disks:
             disk.clear()
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of chunks that have come."""
+        return self._receiver.received_bytes
+
     def first_credit(self) -> StateCredit:
         """The credit that opens the transfer."""
         return self._receiver.first_credit()
