@@ -8,6 +8,11 @@
  *                              stays set although the hook handled it
  *   page and access faults     the fill hook refuses; uc_emu_start ends   exact, but the fault is to be dropped when an
  *                                                                         interrupt was taken first
+ *
+ * One thing is less exact than on hardware: an instruction that begins on one page and ends on the next faults, when the
+ * second page cannot be fetched, at the entry of its block, since blocks are translated as a whole. stval names the second
+ * page, as it should; sepc is the block's entry, and nothing of the block has been executed yet. A handler that brings
+ * the page in and returns sees no difference.
  */
 #include "hart.h"
 

@@ -196,6 +196,27 @@ def test_writing_to_code_and_running_data_fault() -> None:
     ]
 
 
+def test_an_instruction_whose_second_half_cannot_be_fetched_faults_before_its_block_does_anything() -> None:
+    fault = FaultGuest()
+    virtual = 0x4000_5000
+    fault.tables.map(virtual, RAM_BASE + 0x5_0000, V | R | X)
+    code = fault.code
+    code.li("s1", 0)
+    code.li("t0", virtual + 0xFFA)
+    code.jalr("ra", 0, "t0")
+    code.li("t0", virtual + 0xFFE)
+    code.jalr("ra", 0, "t0")
+    straddling = Asm(virtual + 0xFFA)
+    straddling.addi("s1", "s1", 1)
+    straddling.word(0x0000_0013)
+    fault.guest.hart.load_ram(0x5_0FFA, straddling.image()[:6])
+    assert fault.run() == [
+        (FETCH_PAGE, virtual + 0x1000, virtual + 0xFFA),
+        (FETCH_PAGE, virtual + 0x1000, virtual + 0xFFE),
+    ]
+    assert fault.guest.x(9) == 0
+
+
 def test_sum_and_mxr_decide() -> None:
     fault = FaultGuest()
     user, only_x = 0x4000_7000, 0x4000_8000

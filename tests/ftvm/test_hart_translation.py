@@ -145,6 +145,30 @@ def test_code_patched_through_two_kinds_of_aliases_in_turn_runs_as_patched() -> 
     assert (guest.x(21), guest.x(18)) == (0, 0)
 
 
+def test_more_hooked_pages_than_the_core_hooks_one_by_one_stay_right() -> None:
+    pages = 70
+    code = Asm(RAM_BASE)
+    code.li("s0", EXEC)
+    code.li("s1", EXEC + 0x10_0000)
+    code.li("s7", pages)
+    code.li("s5", 0)
+    code.label("page")
+    patch_and_call(code, 40, 1)
+    code.add("s5", "s5", "s2")
+    code.li("t0", 4096)
+    code.add("s0", "s0", "t0")
+    code.add("s1", "s1", "t0")
+    code.addi("s7", "s7", -1)
+    code.bnez("s7", "page")
+    shutdown(code)
+    maps = {EXEC + 4096 * i: (P + 4096 * i, V | R | X) for i in range(pages)}
+    maps |= {EXEC + 0x10_0000 + 4096 * i: (P + 4096 * i, V | R | W) for i in range(pages)}
+    guest = paged_guest(code, maps)
+    guest.finish()
+    assert guest.x(21) == 0
+    assert guest.hart.counters()["hooked_pages"] == 65
+
+
 def test_a_page_that_is_mixed_is_written_through_an_alias_after_reading_through_it() -> None:
     """The read brings the alias into the TLB: without the right to write, or stores would never be seen."""
     code = Asm(RAM_BASE)
