@@ -15,6 +15,7 @@ sockets, no clock: messages come in through `receive`, leave through `send`, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 
@@ -47,6 +48,7 @@ from logging_channel.window import UNHURRIED, Limits
 from replay.entry import Entry, EpochResult, encode_entry
 
 CAUGHT_UP_MS = 20.0
+CATCHING_UP = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf)  # the guest is slowed, never stopped
 JOINER_TIMEOUT_MS = 5000.0
 HOLD_S = 0.05
 CHUNKS_AT_ONCE = 16
@@ -317,6 +319,7 @@ class BackupLink:
         if source.finished and self._untaken is None and self.sender is not None:
             self._source = None
             self.sender.attach(self.sender.received)
+            self.sender.window.limits = CATCHING_UP
             self.state = LinkState.FOLLOWING
             self._detector = FailureDetector(max(self._timing.timeout_ms, 1000.0), self._timing.heartbeat_ms, now)
             self._send_entries(now)
