@@ -94,6 +94,7 @@ class Backup:
         self.recent: deque[tuple[Entry, EpochResult]] = deque()  # executed, perhaps not yet in the primary's recording
         self.on_work: Callable[[], None] = lambda: None
         self.on_change: Callable[[str], None] = lambda text: None
+        self.before_overwriting: Callable[[], None] = lambda: None  # the disks are still as they were
         self.keep_recent = False
         self.admission = Admission(Session(identity.pair, 0, 0))
         self._identity = identity
@@ -291,6 +292,7 @@ class Backup:
 
     def _state(self, frame: Frame) -> None:
         if frame.kind is FrameKind.STATE_BEGIN:
+            self.before_overwriting()
             self._sink = StateSink(StateBegin.decode(frame.body), self._disks)
             self._emit(FrameKind.STATE_CREDIT, self._sink.first_credit().encode())
         elif self._sink is None:

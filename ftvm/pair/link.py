@@ -91,6 +91,7 @@ class BackupLink:
         self.member = ""
         self.lost_because = ""
         self.diverged: Mismatch | None = None
+        self.acknowledged = 0  # last entry that the backup, also one that was lost meanwhile, has acknowledged
         self.recorded = 0  # last entry in this side's recording, told to the backup
         self.pause_s = 0.0  # how long the last snapshot held the guest
         self.lag_ms = 0.0
@@ -217,6 +218,7 @@ class BackupLink:
             self._source.close()
         self._source, self._detector = None, None
         if self.sender is not None:
+            self.acknowledged = self.sender.received
             self.sender.end()
         self.sender = None
         self.state = LinkState.LOST if was_protected else LinkState.ABSENT

@@ -150,7 +150,6 @@ class Member:
         parts = self.parts
         self.dialer = dialer
         self.role = Role.JOINING
-        parts.ledger.joining()
         self.backup = Backup(
             parts.identity,
             parts.machine,
@@ -163,6 +162,7 @@ class Member:
             parts.sync,
         )
         self.backup.on_change = parts.say
+        self.backup.before_overwriting = parts.ledger.joining
         self.backup.keep_recent = parts.open_recording is not None
         return self.backup
 
@@ -202,7 +202,7 @@ class Member:
         assert self.live is not None and self.link is not None
         self._drain_listener(now)
         self.link.tick(now)
-        if self.link.state is LinkState.LOST and not self._go_on_alone(now):
+        if self.link.state is LinkState.LOST and not self._ended_on_both() and not self._go_on_alone(now):
             return ASK_AGAIN_S
         if self._recording is not None:
             self.link.recorded = self._recording.recorded
@@ -241,6 +241,11 @@ class Member:
                 link.receive(peer, message, now)
         if link.state is LinkState.PROTECTED:
             link.pump_acks()
+
+    def _ended_on_both(self) -> bool:
+        """Whether a lost backup holds the guest's last entry: then it has left for that, and nobody needs a term."""
+        assert self.live is not None and self.link is not None
+        return self.live.end is not None and self.link.acknowledged >= self.executed
 
     def _go_on_alone(self, now: float) -> bool:
         """The backup is gone: ask for the next term. False while nothing may leave."""
@@ -338,8 +343,9 @@ class Member:
         backup = self.backup
         assert backup is not None
         if backup.end is not None:
-            backup.acknowledge(self.parts.clock())
+            self._report_progress(self.parts.clock())
             self.parts.sync()
+            self._report_progress(self.parts.clock())
             self.parts.ledger.ended(self.executed)
             self.finished = True
             self._stop(Role.STOPPED, f"the guest ended: {backup.end.name.lower()}")
