@@ -210,6 +210,14 @@ class Client:
         if connection is self._connection:
             self._connection = None
 
+    def lost_some(self) -> None:
+        """The pair has started cold: what was not flushed may be gone, whatever this client was about to ask."""
+        for task in self._tasks.values():
+            if task.asked.kind == READ:
+                task.floors = dict.fromkeys(task.floors, 0)
+            elif task.asked.kind == FLUSH:
+                task.versions = {}
+
     def give_up(self) -> None:
         """Cut the connection from this side; the next turn connects again."""
         connection = self._connection

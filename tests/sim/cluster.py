@@ -24,7 +24,7 @@ from tests.sim.arbiter import SimArbiter
 from tests.sim.checks import Checks
 from tests.sim.client import SECTORS, Client, Tally
 from tests.sim.disk import CountingStorage
-from tests.sim.history import History, Spine, Violation
+from tests.sim.history import History, Node, Spine, Violation
 from tests.sim.process import Killed, Process
 from tests.sim.toy import ToyMachine
 from tests.sim.world import SideWorld
@@ -87,7 +87,6 @@ class Cluster:
         self.tally = Tally()
         self.planted = False
         self.cold_starts = 0
-        self.power_lost = False  # since everything was up last
         self.ending = False  # the guest is to end: nothing is replaced
         self.trace: deque[tuple[Any, ...]] = deque(maxlen=TRACE_MAX)
         self.stack: list[Process] = []
@@ -223,21 +222,20 @@ class Cluster:
         self.checks.spine = _next_spine(self.checks.spine, self.boot)
         for other in self.sides:
             other.storage.rebase(0)
-            other.storage.stable = 0
+            other.storage.stable, other.storage.fail_at = 0, -1
             for life in other.lives:
                 life.told_acks = 0
         self._judge_disk(side)
+        for client in self.clients:
+            client.lost_some()
         self._spawn_primary(side)
 
     def _judge_disk(self, side: Side) -> None:
-        """What must be on the disk that a cold start has chosen."""
-        must = self.tally.flushed if self.power_lost else self.tally.floor
-        self.power_lost = False
+        """What must be on the disk that a cold start has chosen: all that was flushed, perhaps more."""
         for sector in range(SECTORS * self.clients_max):
             content = side.storage.read(sector * 512, 512)
             where = f"side {side.name}'s disk after a cold start"
-            self.tally.floor[sector] = self.tally.check(sector, content, must.get(sector, 0), where)
-            self.tally.flushed[sector] = min(self.tally.flushed.get(sector, 0), self.tally.floor[sector])
+            self.tally.floor[sector] = self.tally.check(sector, content, self.tally.flushed.get(sector, 0), where)
 
     def _spawn_primary(self, side: Side) -> None:
         life = Process(self, side, len(side.lives) + 1)
@@ -270,7 +268,16 @@ class Cluster:
     def protected(self) -> bool:
         """Whether the pair is whole."""
         primary = self.primary
-        return primary is not None and primary.protected
+        if primary is None or not primary.protected:
+            return False
+        backup = primary.side.other.process
+        return backup is not None and backup.member.role is Role.BACKUP
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing that was done to it goes on."""
+        stopped = any(side.process is not None and side.process.stopped_until > self.now for side in self.sides)
+        return not stopped and not self.network.partitions
 
     def type(self, text: str) -> None:
         """Somebody types at the console of every side that listens."""
@@ -279,7 +286,7 @@ class Cluster:
                 side.process.world.type(text.encode())
 
 
-def _next_spine(old: Spine, boot: Any) -> Spine:
+def _next_spine(old: Spine, boot: Node) -> Spine:
     spine = Spine(boot)
     spine.term, spine.owner = old.term, old.owner
     return spine

@@ -83,6 +83,11 @@ class SideDisk(SimulatedDisk):
         return self.read(number * SECTOR, SECTOR)
 
     @property
+    def sync_is_next(self) -> bool:
+        """Whether the oldest queued operation is a sync, which takes its time."""
+        return self._queue[0].kind == "sync"
+
+    @property
     def failed(self) -> bool:
         """Whether the storage has failed."""
         return self._failure is not None

@@ -71,6 +71,15 @@ def partition(cluster: Cluster) -> None:
     cluster.after(seconds, lambda: cluster.network.heal("a", "b"))
 
 
+def power(cluster: Cluster) -> None:
+    """Both hosts lose power: what no sync has covered may be gone, sector by sector."""
+    cluster.note("power", "fails")
+    for side in cluster.sides:
+        if side.process is not None:
+            side.process.kill()
+        side.storage.crash()
+
+
 def arbiter_away(cluster: Cluster) -> None:
     """The arbiter cannot be reached, for a while; answers may be lost."""
     seconds = cluster.random.uniform(0.05, 0.6)
@@ -125,6 +134,7 @@ FAULTS: Final[dict[Fault, int]] = {
     clients_leave: 4,
     burst: 6,
 }
+WILD: Final[dict[Fault, int]] = {**FAULTS, power: 8}
 
 
 def heal(cluster: Cluster) -> None:

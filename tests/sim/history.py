@@ -126,7 +126,7 @@ class Spine:
         """A member begins to be live in `term`, standing at `node`."""
         if term <= self.term:
             raise Violation(f"{owner} is live in term {term}, but term {self.term} was taken over before")
-        if self.finished is not None:
+        if self.finished is not None and node is not self.finished:
             raise Violation(f"{owner} goes live in term {term} after the guest has ended in order")
         if not self.holds(node):
             self._grow(node)

@@ -288,6 +288,8 @@ class Process:
         if self.dead or self.over:
             return
         self.disk.work()
+        while self.disk.queued and not self.disk.sync_is_next and self.disk.work():
+            pass
         self._wake()
         if self.disk.queued and not self.disk.failed:
             self._disk_works()

@@ -62,9 +62,10 @@ class Simulation:
         if self.planted:
             self._divergence()
         faults.heal(cluster)
+        cluster.run_until(cluster.now + 2 * self.setup.timing.timeout_ms / 1e3)  # what was done may be noticed late
         cluster.wait(
             "the pair is not protected again, or clients wait",
-            lambda: cluster.protected and all(client.finished for client in cluster.clients),
+            lambda: cluster.calm and cluster.protected and all(client.finished for client in cluster.clients),
             SETTLE_S,
         )
         self._quiet()
@@ -75,17 +76,19 @@ class Simulation:
         cluster, chance = self.cluster, self._chance
         if self.tame:
             faults.heal(cluster)
-            cluster.wait("not protected before the next fault", lambda: cluster.protected, SETTLE_S)
+            cluster.run_until(cluster.now + 2 * self.setup.timing.timeout_ms / 1e3)
+            cluster.wait("not protected before the next fault", lambda: cluster.calm and cluster.protected, SETTLE_S)
         cluster.run_until(cluster.now + chance.random() ** 2 * 0.3)
-        kinds, weights = list(faults.FAULTS), list(faults.FAULTS.values())
-        for fault in chance.choices(kinds, weights, k=1 if self.tame and chance.random() < 0.6 else 2):
+        table = faults.FAULTS if self.tame else faults.WILD
+        for fault in chance.choices(list(table), list(table.values()), k=1 if self.tame and chance.random() < 0.6 else 2):
             fault(cluster)
             cluster.run_until(cluster.now + chance.random() ** 3 * 0.4)
 
     def _divergence(self) -> None:
         cluster = self.cluster
         faults.heal(cluster)
-        cluster.wait("not protected before the divergence", lambda: cluster.protected, SETTLE_S)
+        cluster.run_until(cluster.now + 2 * self.setup.timing.timeout_ms / 1e3)
+        cluster.wait("not protected before the divergence", lambda: cluster.calm and cluster.protected, SETTLE_S)
         faults.diverge(cluster)
         if cluster.planted:
             cluster.type("x")
