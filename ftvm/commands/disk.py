@@ -82,8 +82,10 @@ def newest_side(state: StateDir, config: MachineConfig) -> str:
 def copy_out(source: Path, target: Path, say: Say) -> int:
     """Copy an image without its holes, whole or not at all; returns the bytes of data in it. DiskRefused."""
     from ftvm.disk.errors import DiskRefused
+    from ftvm.disk.image import finish
     from ftvm.disk.storage import data_extents
 
+    finish(source)
     part = target.with_name(target.name + ".part")
     try:
         with _held(source) as reader, part.open("wb") as writer:

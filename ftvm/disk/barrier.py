@@ -7,6 +7,7 @@ becomes a barrier in a queue, which a worker follows:
     queue empty       reads and writes go straight to the storage
     sync pending      writes queue up behind it, so that nothing later is durable before it; reads see them laid over
 
+What queues up may have been acknowledged already, so it also goes to a file that survives the process (`Spill`).
 `durable(executed)` tells the output rule up to which entry all flushes have reached the storage. Subclasses say who
 works the queue off: a thread (`image.DiskImage`) or a test (`simulated.SimulatedDisk`).
 
@@ -17,30 +18,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import xxhash
 
 from ftvm.disk.errors import DiskFailure
+from ftvm.disk.operation import Operation
+from ftvm.disk.spill import Spill
 from ftvm.disk.storage import Storage
 
 CHUNK: Final = 64 << 10
 QUEUE_BYTES_MAX: Final = 16 << 20
 QUEUE_LENGTH_MAX: Final = 2048
 _ZERO_CHUNK: Final = bytes(CHUNK)
-
-Kind = Literal["write", "zero", "discard", "sync"]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One change that waits behind a sync, or the sync."""
-
-    kind: Kind
-    offset: int = 0
-    length: int = 0
-    data: bytes = b""
 
 
 class BarrierDisk:
@@ -57,6 +47,7 @@ class BarrierDisk:
         self._unsynced = True  # an earlier owner of the storage may have been killed before its sync
         self._failure: DiskFailure | None = None
         self._dirty: set[int] | None = None
+        self._spill: Spill | None = None
 
     # -- the guest's accesses -------------------------------------------------------------------------------------
 
@@ -110,6 +101,8 @@ class BarrierDisk:
 
     def _direct(self, operation: Operation) -> None:
         try:
+            if self._spill is not None:
+                self._spill.clear()
             self._apply(operation)
         except OSError as error:
             raise self._fail(error) from error
@@ -128,10 +121,21 @@ class BarrierDisk:
     def _enqueue(self, operation: Operation) -> None:
         if self._queued_bytes > QUEUE_BYTES_MAX or len(self._queue) > QUEUE_LENGTH_MAX:
             self.drain()
+        if self._spill is not None:
+            self._keep(self._spill, operation)
         with self._changed:
             self._queue.append(operation)
             self._queued_bytes += len(operation.data)
             self._changed.notify_all()
+
+    def _keep(self, spill: Spill, operation: Operation) -> None:
+        try:
+            if spill.full:
+                self.drain()
+                spill.clear()
+            spill.append(operation)
+        except OSError as error:
+            raise self._fail(error) from error
 
     def _work(self) -> bool:
         """Do the oldest operation; True when a sync became durable. The queue is not empty. Never raises."""

@@ -11,7 +11,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from ftvm.disk.barrier import BarrierDisk, Operation
+from ftvm.disk.barrier import BarrierDisk
+from ftvm.disk.errors import DiskRefused
+from ftvm.disk.operation import Operation
+from ftvm.disk.spill import Spill
 from ftvm.disk.storage import FileStorage
 
 
@@ -21,9 +24,20 @@ class DiskImage(BarrierDisk):
     def __init__(self, path: Path | str, size: int, create: bool = True) -> None:
         super().__init__(FileStorage(Path(path), size, create))
         self.path = Path(path)
+        self._spill = self._recovered_spill()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
         self._stopping = False
+
+    def _recovered_spill(self) -> Spill:
+        """Do what a killed owner of this image had acknowledged and left waiting."""
+        try:
+            spill = Spill(self.path)
+            spill.recover(self._apply)
+        except OSError as error:
+            self._storage.close()
+            raise DiskRefused(f"disk image {self.path}: what waits for it cannot be written: {error}") from error
+        return spill
 
     def fileno(self) -> int:
         """Readable after a sync has become durable or the storage has failed, until `acknowledge` is called."""
@@ -70,4 +84,14 @@ class DiskImage(BarrierDisk):
         if self._thread is not None:
             self._thread.join()
         os.close(self._event)
+        if self._spill is not None:
+            if not self._queue:
+                with suppress(OSError):
+                    self._spill.clear()
+            self._spill.close()
         self._storage.close()
+
+
+def finish(path: Path) -> None:
+    """Do what a killed owner of the image at `path` has left waiting. DiskRefused when the image is in use."""
+    DiskImage(path, path.stat().st_size, create=False).close()
