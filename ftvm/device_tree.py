@@ -17,6 +17,7 @@ import libfdt
 
 from ftvm import board
 
+SIZE_MAX = 64 << 10
 _PLIC_PHANDLE, _INTC_PHANDLE, _FINISHER_PHANDLE = 1, 2, 3
 _S_EXTERNAL, _M_EXTERNAL = 9, 11  # interrupt causes, privileged specification table 4.2
 
@@ -25,7 +26,7 @@ class _Tree:
     """libfdt's writer with nesting as `with` blocks."""
 
     def __init__(self) -> None:
-        self._fdt = libfdt.FdtSw()
+        self._fdt = libfdt.FdtSw(SIZE_MAX)  # roomy: finishing a tree does not make room by itself
         self._fdt.finish_reservemap()
 
     @contextmanager

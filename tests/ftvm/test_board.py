@@ -93,3 +93,9 @@ def test_both_sides_build_the_same_bytes_and_the_seed_changes_only_its_property(
         two.getprop(two.path_offset("/chosen"), "rng-seed")
     )
     assert len(one.as_bytearray()) == len(two.as_bytearray())
+
+
+def test_a_tree_is_built_whatever_its_size() -> None:
+    """The writer's buffer does not grow when the tree is finished: every length of command line must do."""
+    for length in range(0, 1024):
+        assert tree(cmdline="x" * length, initrd=(0x8400_0000, 0x8410_0000)).totalsize() > length
