@@ -85,9 +85,9 @@ def copy_out(source: Path, target: Path, say: Say) -> int:
     from ftvm.disk.image import finish
     from ftvm.disk.storage import data_extents
 
-    finish(source)
     part = target.with_name(target.name + ".part")
     try:
+        finish(source)
         with _held(source) as reader, part.open("wb") as writer:
             size = os.fstat(reader).st_size
             os.ftruncate(writer.fileno(), size)
