@@ -158,9 +158,11 @@ class Plic(Device):
 
     def restore(self, state: State) -> None:
         """Takes `state` over and drives the hart's interrupt to match."""
+        if len(state["priority"]) != SOURCES + 1:
+            raise ValueError(f"the PLIC's state is of {len(state['priority']) - 1} sources, this one has {SOURCES}")
         self._priority = list(state["priority"])
         self._threshold = state["threshold"]
-        sets = [int.from_bytes(value, "little") for value in state["sets"]]
+        sets = [int.from_bytes(value, "little") & _ALL for value in state["sets"]]
         self._levels, self._pending, self._claimed, self._enabled = sets
         self._external = bool(state["external"])
         self._set_external(self._external)

@@ -281,7 +281,7 @@ class Uart(Device):
 
     def restore(self, state: State) -> None:
         """Takes `state` over."""
-        registers = state["registers"]
+        registers = [value & 0xFF for value in state["registers"][:5]] + state["registers"][5:]
         self._ier, self._fcr, self._lcr, self._mcr, self._scr, self._divisor, self._overrun = registers
         self._thr_due, self._level = bool(state["flags"] & 1), bool(state["flags"] & 2)
         self._input = bytearray(state["input"])

@@ -33,6 +33,10 @@ class Supervisor:
         """Why the driver has died in this epoch; empty while it lives."""
         return self._pending
 
+    def forget(self) -> None:
+        """The machine was reset: whatever had died is gone."""
+        self._pending = ""
+
     def progress(self) -> None:
         """A client's request was answered: the driver is of use."""
         self.fruitless = 0

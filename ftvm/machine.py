@@ -8,7 +8,8 @@
 
 Nothing here may read a clock, a socket or a random number: a test enforces it by imports. Outputs are handed to
 `emit(sequence, index, output)` at the very moment that the guest makes them, so that the live side can let them go
-inside the epoch.
+inside the epoch. An epoch in which devices have done too much, or outputs have become too many, ends at the next block
+entry: a few instructions can ask for gigabytes, and neither time nor memory of the host may depend on the guest's will.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 import xxhash
@@ -34,11 +35,14 @@ from ftvm.pages import PageDigest, pages_of
 from ftvm.ram_image import pack_ram, unpack_ram
 from ftvm.sbi import Sbi
 from ftvm.service.journal import Journal
+from ftvm.state_form import check_form
 from replay.entry import Entry, EntryFlag, EpochResult
 
 STATE_VERSION: Final = 1
 CORE_VERSION: Final = 1  # raised when the same entries would give another run
 ENGINE: Final = f"unicorn {ENGINE_VERSION}, core {CORE_VERSION}"
+EPOCH_WORK_MAX: Final = 1 << 16  # of devices (`GuestMemory.work`): some 256 MiB moved, or 50 ms
+EPOCH_OUTPUT_MAX: Final = 16 << 20  # bytes
 STOP: Final = b"stop"
 RESET: Final = b"reset"
 
@@ -74,6 +78,7 @@ class Machine:
         self.failure = ""
         self._outputs: list[Output] = []
         self._output_crc = 0
+        self._output_bytes = 0  # in this epoch
         self._power: tuple[str, int] | None = None
         self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi)
         self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.wrote)
@@ -123,6 +128,7 @@ class Machine:
             raise ValueError(f"entry {entry.sequence} starts at clock {entry.clock}, this machine's is {self.clock}")
         self.sequence = entry.sequence
         self._outputs = []
+        self._output_bytes = self.memory.work = 0
         self._power = None
         stop = False
         for event in entry.events:
@@ -178,6 +184,7 @@ class Machine:
     def _reboot(self) -> None:
         self.hardware.flush()
         self.hardware.reset()
+        self.supervisor.forget()
         self._boot()
         if self.journal is not None:
             self.journal.restarted(self.hart.time)
@@ -196,6 +203,8 @@ class Machine:
 
     def _mmio_write(self, address: int, size: int, value: int) -> None:
         self._bus.write(address, size, value)
+        if self.memory.work > EPOCH_WORK_MAX:
+            self.hart.stop()
 
     def _sbi(self, extension: int, function: int, args: tuple[int, ...]) -> tuple[int, int]:
         return self.sbi.call(extension, function, args)
@@ -216,6 +225,9 @@ class Machine:
         """An externally visible effect leaves the machine."""
         index = len(self._outputs)
         self._outputs.append(output)
+        self._output_bytes += len(output.data)
+        if self._output_bytes > EPOCH_OUTPUT_MAX:
+            self.hart.stop()
         head = (output.kind << 56 | output.unit << 40 | output.offset) & (1 << 64) - 1
         self._output_crc = zlib.crc32(output.data, zlib.crc32(head.to_bytes(8, "little"), self._output_crc))
         if output.kind == OutputKind.BLOCK_REPLY:
@@ -261,9 +273,9 @@ class Machine:
         self.hart.clear_dirty()
         return self._pages.update(pages_of(dirty))
 
-    def save(self) -> Sections:
-        """The whole machine at an epoch boundary, except its disks; versioned."""
-        state = {
+    def _state(self) -> dict[str, Any]:
+        """What is neither hart nor RAM, for msgpack."""
+        return {
             "version": STATE_VERSION,
             "sequence": self.sequence,
             "outputs": self._output_crc,
@@ -272,21 +284,38 @@ class Machine:
             "hardware": self.hardware.save(),
             "journal": self.journal.save() if self.journal else None,
         }
-        machine: bytes = msgpack.packb(state)
+
+    def save(self) -> Sections:
+        """The whole machine at an epoch boundary, except its disks; versioned."""
+        machine: bytes = msgpack.packb(self._state())
         return [("hart", self.hart.save()), ("machine", machine), ("ram", pack_ram(self.hart.ram))]
 
     def restore(self, sections: Sections) -> None:
-        """Become the machine that `save` described; ValueError when it is another kind of machine or damaged."""
-        named = dict(sections)
-        state = msgpack.unpackb(named["machine"], strict_map_key=False)
-        if state["version"] != STATE_VERSION:
-            raise ValueError(f"machine state has version {state['version']}, this ftvm reads {STATE_VERSION}")
+        """Become the machine that `save` described.
+
+        ValueError when it is another kind of machine, or damaged; this machine's own state is undefined then.
+        """
+        try:
+            self._restore(dict(sections))
+        except Exception as error:  # whatever damaged bytes make the parts of a machine stumble over
+            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"the state is damaged, or not of such a machine: {name}{error}") from error
+
+    def _restore(self, named: dict[str, bytes]) -> None:
+        if missing := [name for name in ("hart", "machine", "ram") if name not in named]:
+            raise ValueError(f"it has no section {missing[0]!r}")
+        state = msgpack.unpackb(named["machine"])
+        if type(state) is dict and state.get("version") != STATE_VERSION:
+            raise ValueError(f"it has version {state.get('version')!r}, this ftvm reads {STATE_VERSION}")
+        check_form(self._state(), state, "machine")
         self.hart.zero_ram()
         for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
             self.hart.load_ram(offset, content)
         self.hardware.restore(state["hardware"])
         self.hart.restore(named["hart"])
         self.memory.digest = state["dma"]
+        if not (0 <= state["dma"] < 1 << 64 and 0 <= state["outputs"] < 1 << 32 and state["sequence"] >= 0):
+            raise ValueError("its running digests or its sequence are impossible")
         self.sequence, self._output_crc = state["sequence"], state["outputs"]
         self.supervisor.load(state["supervisor"])
         if self.journal is not None:

@@ -92,7 +92,7 @@ class Sbi:
         kind, reason = args[0] & 0xFFFFFFFF, args[1] & 0xFFFFFFFF
         if function != 0:
             return NOT_SUPPORTED, 0
-        if kind > 2:
+        if kind > 2 or reason > 1:  # reserved, or of some platform that this is not
             return INVALID_PARAM, 0
         self._power("poweroff" if kind == RESET_SHUTDOWN else "reset", reason)
         return SUCCESS, 0

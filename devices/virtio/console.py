@@ -290,6 +290,8 @@ class VirtioConsole(VirtioDevice):
         """Takes over what `save` returned."""
         super().restore(state)
         self._ready = bool(state["ready"])
+        if not all(type(message) is bytes for message in state["messages"]):
+            raise ValueError("virtio console: a control message that is none")
         self._messages = deque(state["messages"])
         for number, flags, data in state["ports"]:
             port = self.ports[number]

@@ -342,6 +342,8 @@ class VirtioDevice(Device):
         self.status = state["status"]
         self._isr = state["isr"]
         self._device_sel, self._driver_sel, self._queue_sel = state["selectors"]
+        if not (0 <= self._device_sel <= 2 and 0 <= self._driver_sel <= 2 and self._queue_sel >= 0):
+            raise ValueError(f"virtio {self.kind}: impossible selectors {state['selectors']}")
         self._driver_features = state["features"][0] << 64 | state["features"][1]
         self._generation = state["generation"]
         self.config = state["config"]

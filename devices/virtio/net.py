@@ -190,5 +190,7 @@ class VirtioNet(VirtioDevice):
         """Takes over what `save` returned."""
         super().restore(state)
         self._link = bool(state["link"])
+        if not all(type(frame) is bytes and FRAME_MIN <= len(frame) <= FRAME_MAX for frame in state["frames"]):
+            raise ValueError("virtio net: a frame that could not have been received")
         self._frames = deque(state["frames"])
         self.received, self.sent, self.dropped = state["counters"]

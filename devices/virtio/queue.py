@@ -112,6 +112,12 @@ class Virtqueue:
 
     def start(self) -> None:
         """Checks the setup and begins at index 0; RingViolation when a ring cannot lie there."""
+        self._check()
+        self._rewind()
+        self._locate()
+        self.ready = True
+
+    def _check(self) -> None:
         num = self.num
         if not 0 < num <= self.size_max or num & (num - 1):
             raise RingViolation(f"queue size {num} is not a power of two up to {self.size_max}")
@@ -124,9 +130,6 @@ class Virtqueue:
                 raise RingViolation(f"{name} at {address:#x} is not aligned to {alignment} bytes")
             if not 0 <= address - self._base <= self._size - length:
                 raise RingViolation(f"{name} of {length} bytes at {address:#x} is not in RAM")
-        self._rewind()
-        self._locate()
-        self.ready = True
 
     def _locate(self) -> None:
         num = self.num
@@ -286,10 +289,12 @@ class Virtqueue:
         return [*setup, self._last, self._seen, self._used_idx, self._announced, int(self._listening)]
 
     def restore(self, state: list[int]) -> None:
-        """Takes over what `save` returned."""
+        """Takes over what `save` returned; RingViolation when a running queue's rings cannot lie there."""
         self.num, self.desc, self.avail, self.used, ready = state[:5]
-        self._last, self._seen, self._used_idx, self._announced, listening = state[5:]
+        self._last, seen, self._used_idx, self._announced, listening = state[5:]
+        self._seen = seen & 0xFFFF
         self.ready, self._listening = bool(ready), bool(listening)
         self._pushed = bytearray()
         if self.ready:
+            self._check()
             self._locate()

@@ -72,4 +72,4 @@ class VirtioRng(VirtioDevice):
         """Takes over what `save` returned."""
         super().restore(state)
         self._pool = bytearray(state["pool"])
-        self._waiting = state["waiting"]
+        self._waiting = min(max(0, state["waiting"]), QUEUE_SIZE)

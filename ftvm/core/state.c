@@ -34,6 +34,7 @@ enum { PRIV = PLAIN, SSTATUS, SIP, CLOCK, TIME, TIMER, EXTERNAL, MMIO_DIGEST, BA
 _Static_assert((int)WORDS <= (int)STATE_WORDS, "STATE_WORDS is too small");
 _Static_assert((int)BARREN_CLOCK == (int)WORDS - 1, "the table and its indices differ");
 enum { FCSR_WORD = 31 + 32 };
+#define CLOCK_MAX (UINT64_C(1) << 62) /* some 70 years at 2 GB of code a second; so sums with budgets never wrap */
 
 unsigned state_count(void)
 {
@@ -116,6 +117,8 @@ const char *state_install(struct hart *h, const uint64_t words[STATE_WORDS])
         return "a privilege that the guest cannot have";
     if (words[SIP] & ~(uint64_t)MIP_S || words[EXTERNAL] > 1)
         return "an interrupt line that does not exist";
+    if (words[CLOCK] > CLOCK_MAX || words[TIME] > CLOCK_MAX)
+        return "a clock or a time that no guest reaches";
     install_registers(h, words);
     h->clock = words[CLOCK];
     h->pending = 0;

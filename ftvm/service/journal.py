@@ -40,6 +40,7 @@ STATE_VERSION: Final = 1
 WINDOW_REQUESTS: Final = 128
 WINDOW_BYTES: Final = 4 << 20
 DEATHS_ALONE_MAX: Final = 2
+_FIELDS: Final = [int] * 6 + [bytes] + [int] * 2  # types of those of a `Pending`
 
 
 @dataclass(slots=True)
@@ -270,16 +271,18 @@ class Journal:
         if state["version"] != STATE_VERSION:
             raise ValueError(f"journal state has version {state['version']}, this ftvm reads {STATE_VERSION}")
         self._next = state["next"]
+        if not all(type(number) is int for number in (*state["open"], *state["draining"])):
+            raise ValueError("journal state has a connection or a request without a number")
         self._open = set(state["open"])
-        self._held = deque(Pending(*fields) for fields in state["held"])
-        self._backlog = deque(Pending(*fields) for fields in state["backlog"])
-        self._in_driver = {fields[0]: Pending(*fields) for fields in state["in_driver"]}
+        self._held = deque(_unpack(fields) for fields in state["held"])
+        self._backlog = deque(_unpack(fields) for fields in state["backlog"])
+        self._in_driver = {pending.number: pending for pending in map(_unpack, state["in_driver"])}
         self._weight = sum(pending.weight for pending in self._in_driver.values())
         self._draining = set(state["draining"])
         self._recovering = state["recovering"]
         self._deaf = state["deaf"]
         self._stream.restore(state["partial"])
-        self._digest = state["digest"]
+        self._digest = state["digest"] & (1 << 64) - 1
 
 
 def _pack(pending: Pending) -> list[Any]:
@@ -294,3 +297,14 @@ def _pack(pending: Pending) -> list[Any]:
         pending.submitted,
         pending.deaths,
     ]
+
+
+def _unpack(fields: Any) -> Pending:
+    """The inverse of `_pack`; ValueError when no journal packed it."""
+    if type(fields) is not list or [type(field) for field in fields] != _FIELDS:
+        raise ValueError(f"journal state has an impossible request {str(fields)[:80]}")
+    pending = Pending(*fields)
+    whole = 0 <= pending.offset < 1 << 64 and 0 <= pending.length < 1 << 32 and 0 <= pending.number < 1 << 64
+    if not whole or not 0 <= pending.kind <= 0xFFFF or not 0 <= pending.flags <= 0xFFFF:
+        raise ValueError(f"journal state has an impossible request {pending.number}")
+    return pending
