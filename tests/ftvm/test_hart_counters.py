@@ -272,3 +272,36 @@ def test_the_clock_is_exact_around_counter_reads() -> None:
     # 4 for li, 20 rounds of 20 bytes, li and ecall (which counts 1), the jump
     assert clocks == [4 + 400 + 4 + 1, 4 + 400 + 4 + 1]
 
+
+
+def test_a_read_on_a_page_that_was_loaded_from_before_it_ran_is_caught() -> None:
+    """A fill for a load allows execution too: the page noted for this address must not stay another space's."""
+    guest = Guest()
+    first = PageTables(guest, RAM_BASE + 0x20_0000)
+    second = PageTables(guest, RAM_BASE + 0x30_0000)
+    other = EXEC + 0x10_0000
+    for tables, page in ((first, P), (second, P + 4096)):
+        tables.map(RAM_BASE, RAM_BASE, V | R | X | A)
+        tables.map(EXEC, page, V | R | X | A)
+        tables.map(other, P + 4096, V | R | X | A)
+    code = Asm(RAM_BASE)
+    code.li("s0", EXEC)
+    code.li("s6", other + 64)
+    code.li("s1", first.satp)
+    code.li("s2", second.satp)
+    code.csrw("satp", "s1")
+    code.sfence_vma()
+    code.jalr("ra", 0, "s0")  # in the first space, this address is the page P
+    code.jalr("ra", 0, "s6")  # the other page becomes code
+    code.csrw("satp", "s2")
+    code.sfence_vma()
+    code.ld("t0", 0, "s0")
+    code.jalr("ra", 0, "s0")
+    code.mv("s4", "a0")
+    shutdown(code)
+    guest.hart.load_ram(P - RAM_BASE, struct.pack("<II", i_type(0x13, 0, 10, 0, 55), RET))
+    guest.hart.load_ram(P + 4096 - RAM_BASE, struct.pack("<II", RDCYCLE_A0, RET))
+    guest.hart.load_ram(P + 4096 + 64 - RAM_BASE, struct.pack("<II", i_type(0x13, 0, 10, 0, 66), RET))
+    guest.load(code)
+    guest.finish()
+    assert 0 < guest.x(20) < SMALL
