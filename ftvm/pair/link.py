@@ -294,6 +294,8 @@ class BackupLink:
         before = sender.executed
         if not sender.acknowledge(ack):
             return
+        if self._detector is not None:  # acks as often as these leave no heartbeat due
+            self._detector.progressed(now, sender.executed, sender.executed < sender.received)
         self.pump_acks()
         if sender.executed > before:
             self._judge(self._match.theirs(sender.executed, sender.digest))
