@@ -7,7 +7,8 @@ The target is short for a few epochs after input, so that the next input and the
 
 Time: guest time follows the host's, as an offset fixed when this side went live, and never steps back. While client
 requests are outstanding one entry advances it by at most 50 ms, so that a pause of the host never looks like a hung
-driver to the guest's timers and to the watchdog.
+driver to the guest's timers and to the watchdog. Entries that catch up have the long budget, whatever has come in:
+for each 50 ms that they let pass, the driver has time to work.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Pace:
     budget: float = 4_000_000.0
     hot_budget: float = 400_000.0
     hot: int = 0
+    _short: bool = False  # the entry that was asked for last has the short budget
     _origin: float | None = field(default=None)
 
     def start(self, now: float, guest_time: int) -> None:
@@ -56,17 +58,18 @@ class Pace:
         target = self.hot_target_s if self.hot else self.target_s
         ahead = int(target * TICKS_PER_SECOND)
         time = max(guest_time, host)
-        if outstanding:
-            time = min(time, guest_time + CATCH_UP_TICKS_MAX)
+        behind = outstanding and time > guest_time + CATCH_UP_TICKS_MAX
+        if behind:
+            time = guest_time + CATCH_UP_TICKS_MAX
         time_max = max(time, min(host, time) + ahead)
-        return time, time_max, _round(self.hot_budget if self.hot else self.budget)
+        self._short = self.hot > 0 and not behind
+        return time, time_max, _round(self.hot_budget if self._short else self.budget)
 
     def ran(self, seconds: float, used_whole_budget: bool) -> None:
         """The epoch took `seconds`; adapt."""
-        if self.hot:
-            if used_whole_budget:
-                self.hot_budget = _steer(self.hot_budget, seconds / self.hot_target_s)
-            self.hot -= 1
+        self.hot = max(0, self.hot - 1)
+        if used_whole_budget and self._short:
+            self.hot_budget = _steer(self.hot_budget, seconds / self.hot_target_s)
         elif used_whole_budget:
             self.budget = _steer(self.budget, seconds / self.target_s)
 
