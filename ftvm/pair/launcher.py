@@ -80,12 +80,13 @@ class Launcher:
         self._unprotected = unprotected
         self._log_json = log_json
         self._sides: dict[str, SideProcess] = {}
-        self._ended: dict[str, int] = {}
         self._delay = dict.fromkeys(SIDES, RESPAWN_MIN_S)
         self._spawn_at = dict.fromkeys(SIDES, 0.0)
         self._term = 0
         self._stop_at: float | None = None
         self._stopped_backup = False
+        self._finished = False  # the guest has ended in order, or has failed: as a side saw it
+        self._failure = ""
         self._tails = {side: _Tail(self._log(side)) for side in SIDES}
         self._warned = ""
 
@@ -153,12 +154,14 @@ class Launcher:
             if code is None:
                 continue
             del self._sides[member]
-            self._ended[member] = code
             now = time.monotonic()
             short = now - side.started < SHORT_LIFE_S
             self._delay[member] = min(RESPAWN_MAX_S, self._delay[member] * 2) if short else RESPAWN_MIN_S
             self._spawn_at[member] = now + (self._delay[member] if short else 0.0)
-            if code == ExitCode.DONE or self._said(side).get("finished"):
+            fields = self._said(side)
+            if code in (ExitCode.DONE, ExitCode.GUEST_FAILED) or fields.get("finished"):
+                self._failure = self._failure or str(fields.get("failure") or "")
+                self._finished = True
                 self._wait_for_the_other()
             elif self._stop_at is None:
                 self._say.warning(f"side {member} (process {side.process.pid}) has {_end(code)}")
@@ -203,7 +206,10 @@ class Launcher:
             time.sleep(0.1)
 
     def _last_word(self) -> int:
-        if self._stop_at is not None and ExitCode.DONE in self._ended.values():
+        if self._failure:
+            self._say.error(f"the guest has failed: {self._failure}")
+            return 1
+        if self._stop_at is not None and self._finished:
             self._say.info("the pair has ended")
             return 0
         if self._stop_at is not None:

@@ -54,6 +54,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # told in words on stderr
     FENCED = 3  # the arbiter granted the term to the other side
     LEFT = 4  # gave up on its own: disk failure, lost the primary before it was in sync, divergence
+    GUEST_FAILED = 5  # the guest failed, and is not to be restarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,7 @@ class Side:
             "why": member.why,
             "alarms": list(member.alarms),
             "finished": member.finished,
+            "failure": self._machine.failure,
             "service_fds": [sock.fileno() for sock in self._services],
         }
         if live is not None and link is not None:
@@ -303,7 +305,9 @@ class Side:
     def _exit_code(self) -> ExitCode:
         if self.member.role is Role.FENCED:
             return ExitCode.FENCED
-        return ExitCode.DONE if self.member.finished else ExitCode.LEFT
+        if not self.member.finished:
+            return ExitCode.LEFT
+        return ExitCode.GUEST_FAILED if self._machine.failure else ExitCode.DONE
 
     def _close(self) -> None:
         member = self.member
