@@ -264,14 +264,17 @@ class Machine:
     # -- state --------------------------------------------------------------------------------------------------
 
     def digest(self) -> int:
-        """Registers, clock, device accesses, DMA, outputs and journal in one number of 64 bits; a few microseconds."""
+        """Registers, clock, device accesses, DMA, outputs, RAM as last looked at, journal: 64 bits in microseconds."""
         parts = (self.hart.digest(), self.memory.digest, self._output_crc, self.journal.digest() if self.journal else 0)
         return xxhash.xxh3_64_intdigest(b"".join(part.to_bytes(8, "little") for part in parts))
 
     def _digest_pages(self) -> int:
+        """RAM's digest, also from now on a part of `digest`: sides of a pair compare only that, and not every one."""
         dirty = self.hart.dirty()
         self.hart.clear_dirty()
-        return self._pages.update(pages_of(dirty))
+        pages = self._pages.update(pages_of(dirty))
+        self._output_crc = zlib.crc32(pages.to_bytes(8, "little"), self._output_crc)
+        return pages
 
     def _state(self) -> dict[str, Any]:
         """What is neither hart nor RAM, for msgpack."""
