@@ -71,9 +71,10 @@ class Far:
         return self.running[host]
 
     def join(self, host: str, other: str) -> Running:
-        """A backup on `host`; returns once the pair is protected."""
+        """A backup on `host`; returns once both hosts' status says that the pair is protected."""
         backup = self.start(host, "backup", "--join", CHANNEL[other])
         self.work.until(lambda: self.protected(other), f"host {other} to be protected by host {host}")
+        self.work.until(lambda: role(self.states[host], host) == "backup", f"host {host} to be the backup")
         return backup
 
     def protected(self, host: str) -> bool:
@@ -136,7 +137,9 @@ def check_nothing_lost(writer: Writer) -> None:
 
 def test_clients_go_on_at_the_other_host_when_one_dies_and_back_again(far: Far) -> None:
     """Each host is killed once; the one that died joins again, and status says on both what there is to say."""
-    assert role(far.states["a"], "a") == "primary" and role(far.states["b"], "b") == "backup"
+    assert role(far.states["a"], "a") == "primary"
+    assert read_status(far.states["b"])["primary"] is None
+    assert "no primary on this host" in far.work.call("status", "--state-dir", far.states["b"].path).stdout
     with far.client() as writer:
         far.goes_on(writer, "a")
         far.running["a"].process.kill()
