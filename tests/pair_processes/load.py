@@ -12,11 +12,15 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 
+from ftvm.demo.content import BLOCK
 from ftvm.demo.load import Worker, prepare, verify
 from ftvm.demo.meter import Meter
-from ftvm.demo.nbd_client import Address, NbdClient
+from ftvm.demo.nbd_client import Address, NbdClient, Outcome
+from ftvm.demo.nbd_wire import Command, Request
 from ftvm.demo.tally import Tally
+from ftvm.service.nbd import VENDOR
 
 PATIENCE_S = 40.0
 
@@ -31,6 +35,7 @@ class Load:
         self._addresses = [Address.parse(addresses[index % len(addresses)]) for index in range(clients)]
         self._depth, self._blocks = depth, blocks
         self._clients: list[NbdClient] = []
+        self._crasher = NbdClient(self._addresses[0], PATIENCE_S)
         self._workers: list[Worker] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="load", daemon=True)
@@ -67,6 +72,28 @@ class Load:
             )
             time.sleep(0.005)
 
+    def crash_driver(self, mode: int) -> Future[Outcome]:
+        """Send a request that kills the driver, and come back at once; the future is the request's outcome."""
+        return self._submit(Request(VENDOR, offset=mode))
+
+    def poisoned_burst(self, mode: int, count: int) -> list[Outcome]:
+        """`count` writes of one client in flight at once behind the load's blocks, the one in the middle poisoned."""
+        poison = f"FTVM-POISON-MD={mode}".encode().ljust(BLOCK, b".")
+        blocks = [poison if index == count // 2 else bytes([index + 1]) * BLOCK for index in range(count)]
+        first = self.tally.size
+        requests = [Request(Command.WRITE, (first + index) * BLOCK, 0, data) for index, data in enumerate(blocks)]
+        outcomes = [future.result(PATIENCE_S) for future in [self._submit(request) for request in requests]]
+        for index, data in enumerate(blocks):
+            read = self._submit(Request(Command.READ, (first + index) * BLOCK, BLOCK)).result(PATIENCE_S)
+            assert read.error == 0
+            assert index == count // 2 or read.data == data, f"block {index} of the burst was lost"
+        return outcomes
+
+    def _submit(self, request: Request) -> Future[Outcome]:
+        answer: Future[Outcome] = Future()
+        self._loop.call_soon_threadsafe(self._crasher.submit, request, answer.set_result)
+        return answer
+
     def finish(self) -> None:
         """Stop, drain, read everything back, and judge."""
         self._call(self._verify(), PATIENCE_S)
@@ -82,6 +109,7 @@ class Load:
             blocks = range(index * self._blocks, (index + 1) * self._blocks)
             rng = random.Random(f"{self.seed} {index}")
             self._workers.append(Worker(index, client, self.tally, self.meter, rng, blocks))
+        await self._crasher.open()
         await prepare(self._clients[0], self.tally.size)
         for worker in self._workers:
             worker.start(self._depth)
@@ -97,7 +125,7 @@ class Load:
     async def _close(self) -> None:
         for worker in self._workers:
             worker.stop()
-        for client in self._clients:
+        for client in (*self._clients, self._crasher):
             await client.close()
 
     def _call(self, coroutine: object, timeout_s: float) -> None:

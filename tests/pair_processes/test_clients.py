@@ -56,8 +56,8 @@ def test_nbdcopy_and_qemu_img_agree(pair: PairProcess, image: Path, tmp_path: Pa
     assert (tmp_path / "back").read_bytes() == image.read_bytes()
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", tcp(pair), str(tmp_path / "back.qcow2"))
     assert "identical" in run("qemu-img", "compare", str(image), str(tmp_path / "back.qcow2"))
-    for side in "ab":
-        until(lambda at=pair.state.image(side, 0): at.read_bytes() == image.read_bytes(), f"the same on side {side}", 3)
+    copies = [pair.state.image(side, 0) for side in "ab"]
+    until(lambda: all(copy.read_bytes() == image.read_bytes() for copy in copies), "both sides' disks to be alike", 3)
 
 
 def test_qemu_img_convert_in(pair: PairProcess, image: Path) -> None:
