@@ -103,9 +103,11 @@ class Hardware:
         """Guest ticks at which a device has something to do; None for never."""
         return self.rtc.deadline
 
-    def expire(self) -> None:
-        """Guest time has moved on: ring what is due."""
+    def expire(self) -> bool:
+        """Guest time has moved on: ring what is due. True when something rang, so that the guest may have to wake."""
+        armed = self.rtc.deadline is not None
         self.rtc.expire()
+        return armed and self.rtc.deadline is None
 
     def flush(self) -> None:
         """The epoch ends: emit what devices have gathered."""

@@ -148,7 +148,7 @@ class Machine:
 
     def _execute(self, entry: Entry) -> EpochEnd:
         stopped = self.hart.run(entry.time, entry.time_max, entry.budget)
-        self.hardware.expire()
+        rang = self.hardware.expire()
         if stopped == StopReason.GUEST_ERROR:
             self.supervisor.report(self.hart.error)
         if self._power is not None:
@@ -160,7 +160,7 @@ class Machine:
             self.supervisor.report(f"request {number} is overdue")
         if self.supervisor.pending:
             return self._bury()
-        return EpochEnd.IDLE if stopped == StopReason.IDLE else EpochEnd.LIMIT
+        return EpochEnd.IDLE if stopped == StopReason.IDLE and not rang else EpochEnd.LIMIT
 
     def _power_request(self, action: str) -> EpochEnd:
         if action == "poweroff":
