@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftvm.alarms import Alarms
 from ftvm.arbiter.arbiter import ArbiterError, Grant
 from ftvm.arbiter.file import FileArbiter
 from ftvm.process import Process
@@ -136,7 +137,8 @@ def read_status(state: StateDir) -> dict[str, Any]:
     grant, trouble = _latest_grant(state, machine, name)
     roles = shown_roles(claims, grant)
     primary = next((claim for claim in claims if roles[claim.side] == "primary"), None)
-    alarms = [alarm for claim in claims for alarm in _texts(claim.fields.get("alarms"))]
+    alarms = [str(alarm) for alarm in Alarms(state.path).standing()]
+    alarms += [alarm for claim in claims for alarm in _texts(claim.fields.get("alarms"))]
     if trouble and any(claim.term > 0 and claim.process is not None for claim in claims):
         alarms.append(trouble)
     alarms += [alarm for claim in claims if (alarm := _seen_alarm(claim, roles[claim.side], grant))]

@@ -16,16 +16,22 @@ _FIELDS = ("role", "pid", "sequence", "acked", "executed", "durable", "lag_ms", 
 
 @click.command()
 @pair_options
+@click.option("--acknowledge", is_flag=True, help="Clear the alarms that stand, and say which they were.")
 @json_option
-def command(name: str | None, state_dir: Path | None, as_json: bool) -> None:
+def command(name: str | None, state_dir: Path | None, acknowledge: bool, as_json: bool) -> None:
     """Show a pair: roles, terms, progress, alarms.
 
-    Answers within a second whatever state the sides are in.
+    Answers within a second whatever state the sides are in. Alarms that a side has raised stand until they are
+    acknowledged; what is wrong at this moment is shown as long as it is wrong.
     """
+    from ftvm.alarms import Alarms
     from ftvm.state_dir import find
     from ftvm.status import read_status
 
-    status = read_status(find(name, state_dir))
+    state = find(name, state_dir)
+    for alarm in Alarms(state.path).acknowledge() if acknowledge else ():
+        click.echo(f"acknowledged: {alarm}", err=True)
+    status = read_status(state)
     if as_json:
         print_json(status)
     else:
