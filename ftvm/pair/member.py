@@ -109,6 +109,7 @@ class Parts:
     open_recording: Callable[[], Recording] | None = None
     limits: Limits | None = None
     say: Callable[[str], None] = lambda text: None
+    alarm: Callable[[str], None] = lambda text: None  # to be kept until an operator has seen it
     open_at_once: bool = True  # open the services before a backup is in sync
 
 
@@ -443,6 +444,7 @@ class Member:
     def alarm(self, text: str) -> None:
         """Something that an operator must see."""
         self.alarms.append(text)
+        self.parts.alarm(text)
         self.parts.say(f"ALARM: {text}")
 
     def _stop(self, role: Role, why: str) -> None:

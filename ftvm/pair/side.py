@@ -19,6 +19,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from ftvm.alarms import Alarms
 from ftvm.config import MachineConfig
 from ftvm.config_keys import load_keys
 from ftvm.config_text import to_toml
@@ -120,6 +121,7 @@ class Side:
             ledger=self._ledger,
             open_recording=self._open_recording if self.options.record is not None else None,
             say=self._say.info,
+            alarm=lambda text: Alarms(self._state.path).sound(self.options.member, text),
             open_at_once=self.options.open_at_once,
         )
 
@@ -220,7 +222,6 @@ class Side:
             "clock": self._machine.clock,
             "driver_restarts": self._machine.supervisor.restarts,
             "why": member.why,
-            "alarms": list(member.alarms),
             "finished": member.finished,
             "failure": self._machine.failure,
             "service_fds": [sock.fileno() for sock in self._services],
