@@ -109,6 +109,11 @@ class Recording:
         """The recording ends in order."""
         self._guard(self.writer.close)
 
+    def abandon(self) -> None:
+        """Write nothing more, not even what waits: another side goes on with the file."""
+        self.failed = True
+        self.writer.abandon()
+
     def _guard(self, step: Callable[[], object]) -> None:
         if self.failed:
             return

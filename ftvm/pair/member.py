@@ -7,7 +7,7 @@
        +--loses the primary before it is in sync--> STOPPED (a new joiner may be started)
 
 `step(now)` does what can be done now and returns how long there is nothing to do. It opens no socket and reads no
-clock: endpoints, arbiter, world, disks and time are given, so the same code runs in a process (`process.py`), in tests
+clock: endpoints, arbiter, world, disks and time are given, so the same code runs in a process (`side.py`), in tests
 that crash it at every point, and in the seeded simulation. A backup's receiving half may run in a thread of its own.
 
 Order when going live (design, protocol step 5): stop acknowledging for good, execute all that was ever acknowledged and
@@ -134,6 +134,8 @@ class Member:
         self._listen_at = 0.0
         self._ask_at = 0.0
         self._suspicion = ""
+        self._arbiter_trouble = ""
+        self._stop_asked = False
         self._farewell: float | None = None
         self._opened = False
         self.finished = False  # the guest ended in order
@@ -195,7 +197,14 @@ class Member:
     def stop(self) -> None:
         """End the guest in order: only the primary can, a backup hears of it through the log."""
         if self.live is not None and self.role is Role.PRIMARY:
+            self._stop_asked = True
             self.live.stop()
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another side may be live by now: what this one has not written yet must stay unwritten."""
+        lost = self.link is not None and self.link.state is LinkState.LOST
+        return self.role is Role.FENCED or (lost and not self.finished)
 
     # -- primary ------------------------------------------------------------------------------------------------
 
@@ -254,8 +263,8 @@ class Member:
         if now < self._ask_at:
             return False
         grant = self._ask(now, self.term + 1)
-        if grant is None:
-            return False
+        if grant is None and self._stop_asked:
+            self._stop(Role.STOPPED, "stopped without its backup and without the arbiter: another side may be live")
         if not grant:
             return False
         if self.link.diverged is not None:
@@ -273,8 +282,11 @@ class Member:
             grant = self.parts.arbiter.acquire(term, me, (me,))
         except ArbiterUnavailable as error:
             self._ask_at = now + ASK_AGAIN_S
-            self.parts.say(f"waiting for the arbiter: {error}")
+            if str(error) != self._arbiter_trouble:
+                self._arbiter_trouble = str(error)
+                self.parts.say(f"waiting for the arbiter: {error}")
             return None
+        self._arbiter_trouble = ""
         if grant.winner != me:
             self._stop(Role.FENCED, f"term {term} was granted to member {grant.winner}")
             return False
@@ -309,12 +321,12 @@ class Member:
             backup.tick(now)
         if self._suspicion:
             return self._go_live(now)
+        if self.role is Role.JOINING and backup.state is BackupState.IN_SYNC:
+            self._reached_sync()  # a busy backup may have work without a break
         worked = backup.execute(now)
         self._report_progress(now)
         if worked:
             return 0.0
-        if self.role is Role.JOINING and backup.state is BackupState.IN_SYNC:
-            self._reached_sync()
         if backup.end is not None or backup.goodbye is not None or backup.failure:
             return self._backup_ends()
         if (why := backup.suspect(now)) is not None:
@@ -323,9 +335,11 @@ class Member:
 
     def drain_dialer(self, now: float) -> None:
         """Take in what has arrived from the primary; the receiving thread's work where there is one."""
-        assert self.dialer is not None and self.backup is not None
-        while (arrival := self.dialer.receive()) is not None:
-            self.backup.receive(arrival[1], now)
+        dialer, backup = self.dialer, self.backup
+        if dialer is None or backup is None:  # gone live meanwhile
+            return
+        while (arrival := dialer.receive()) is not None:
+            backup.receive(arrival[1], now)
 
     def _report_progress(self, now: float) -> None:
         """Tell the primary what was executed, and what has become durable since: an output may wait for either."""
@@ -372,7 +386,7 @@ class Member:
         assert backup is not None
         while backup.execute(now):
             pass
-        if backup.end is not None:
+        if backup.end is not None or backup.failure:
             return self._backup_ends()
         if now < self._ask_at:
             return self._ask_at - now
