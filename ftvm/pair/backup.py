@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from ftvm.disk.errors import DiskFailure
 from ftvm.gate import Gate
 from ftvm.machine import FINAL, EpochEnd, Machine, Sections
 from ftvm.pair.identity import Identity, Timing
@@ -46,7 +47,8 @@ from logging_channel.session import Admission, Session
 from replay.entry import Entry, EntryFlag, EpochResult, decode_entry
 from replay.errors import LogError
 
-HELLO_EVERY_S = 0.1
+HELLO_EVERY_S = 0.1  # after a refusal
+ANSWER_S = 2.0  # for the primary to answer a hello; each one has a session of its own, and only the last one counts
 JOIN_TIMEOUT_MS = 5000.0
 KEPT_RESULTS_MAX = 100_000
 PROGRESS_EVERY_S = 1.0
@@ -131,6 +133,8 @@ class Backup:
                 self._from_primary(frame, now)
             except (ChannelError, LogError) as error:
                 self._fail(f"the primary broke the protocol: {error}")
+            except DiskFailure as error:
+                self._fail(str(error))
 
     def tick(self, now: float) -> None:
         """Hello, heartbeats; call at least as often as heartbeats are due."""
@@ -163,7 +167,7 @@ class Backup:
         """Run one acknowledged entry, or restore the snapshot; False when there is nothing to do."""
         with self.lock:
             sections, taken = self._sections, None
-            if sections is None and self.state in _EXECUTING:
+            if sections is None and self.state in _EXECUTING and not self.failure:
                 taken = self.receiver.take()
         if sections is not None:
             self._restore(sections)
@@ -174,10 +178,15 @@ class Backup:
         return True
 
     def _run(self, sequence: int, data: bytes) -> None:
-        entry = decode_entry(data)
-        if entry.sequence != sequence:
-            raise ChannelError(f"frame {sequence} carries entry {entry.sequence}: the primary is confused")
-        result = self._machine.run(entry)
+        try:
+            entry = decode_entry(data)
+            if entry.sequence != sequence:
+                raise ValueError(f"the frame of entry {sequence} carries entry {entry.sequence}")
+            result = self._machine.run(entry)
+        except (ValueError, LogError) as error:  # the entry fits the primary's machine, or no machine
+            self.fail(f"this side cannot run entry {sequence}, so the two have diverged: {error}")
+            self.leave(self.failure)
+            return
         with self.lock:
             self._gate.rule.forget(self.receiver.released)
             self.receiver.done(sequence, result.digest)
@@ -224,6 +233,11 @@ class Backup:
             self.state = BackupState.OVER
             return self.receiver.stop()
 
+    def fail(self, text: str) -> None:
+        """This side cannot go on: it will never go live, and executes nothing more."""
+        with self.lock:
+            self._fail(text)
+
     def leave(self, text: str) -> None:
         """Tell the primary that this side gives up, and take nothing more."""
         with self.lock:
@@ -240,11 +254,12 @@ class Backup:
                 self._hello(now)
         elif self._detector is not None:
             self._detector.disconnected(now)
+            self.on_work()
         else:
             self._redial(now)
 
     def _hello(self, now: float) -> None:
-        self._hello_at = now + HELLO_EVERY_S
+        self._hello_at = now + ANSWER_S
         session = Session(self._identity.pair, 0, self._new_session())
         self.admission.session = session
         hello = self._identity.hello(0, 0, 0)
@@ -261,7 +276,8 @@ class Backup:
             self._entry(frame, now)
         elif kind is FrameKind.HEARTBEAT:
             self.primary = Heartbeat.decode(frame.body)
-            assert self._detector is not None
+            if self._detector is None:
+                raise ChannelError("a heartbeat came before the welcome")
             self._detector.progressed(now, self.primary.sequence, self.primary.work_pending)
             if self.primary.released > self.receiver.released:
                 self.receiver.released = self.primary.released
@@ -271,7 +287,7 @@ class Backup:
         elif kind is FrameKind.WELCOME and self.state is BackupState.ASKING:
             self._welcome(Welcome.decode(frame.body), now)
         elif kind is FrameKind.REFUSE and self.state is BackupState.ASKING:
-            self._refused(Refuse.decode(frame.body).reason)
+            self._refused(Refuse.decode(frame.body).reason, now)
         elif self.state is BackupState.TAKING:
             self._state(frame)
 
@@ -284,8 +300,9 @@ class Backup:
         self._told_at = now
         self.on_change(f"joining in term {welcome.term}")
 
-    def _refused(self, reason: str) -> None:
+    def _refused(self, reason: str, now: float) -> None:
         self.state = BackupState.DIALING
+        self._hello_at = now + HELLO_EVERY_S
         if reason != self.refusal:
             self.refusal = reason
             self.on_change(f"refused: {reason}")

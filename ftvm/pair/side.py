@@ -27,6 +27,7 @@ from ftvm.disk.errors import DiskFailure
 from ftvm.disk.metadata import ImageLedger
 from ftvm.image import load_image
 from ftvm.machine import ENGINE, Machine
+from ftvm.pair.backup import Backup
 from ftvm.pair.cold_start import arbiter_of
 from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
@@ -46,6 +47,8 @@ from logging_channel.endpoint import Endpoint
 from logging_channel.errors import ChannelError
 from logging_channel.transport import Dialer, Listener
 from replay.errors import LogError
+
+RECEIVER_S = 5.0  # for the receiving thread to notice that this side ends
 
 
 class ExitCode(IntEnum):
@@ -86,7 +89,9 @@ class Side:
         self._service_trouble = ""
         self._keys = load_keys(config)
         self._poller = Poller()
-        self._stopping = False
+        self._stopping = self._closing = False
+        self._receiver: threading.Thread | None = None
+        self._listen_trouble = ""
         self._image = load_image(config)
         self._disks = SideDisks(config, state, options.member)
         self._disks.watch(self._poller, lambda: None)
@@ -165,22 +170,27 @@ class Side:
         backup = self.member.start_joining(dialer)
         self.member.threaded = True
         backup.on_work = self._poller.wake
-        self._receiver = threading.Thread(target=self._receive, args=(dialer,), name="receiver", daemon=True)
+        self._receiver = threading.Thread(target=self._receive, args=(dialer, backup), name="receiver", daemon=True)
         self._receiver.start()
 
-    def _receive(self, dialer: Endpoint) -> None:
-        """The receiving thread: acknowledge at once, whatever the guest is doing."""
-        member, backup = self.member, self.member.backup
-        assert backup is not None
+    def _receive(self, dialer: Endpoint, backup: Backup) -> None:
+        """The receiving thread: acknowledge at once, whatever the guest is doing.
+
+        Whatever goes wrong in it is this side's failure: one that has become deaf would suspect a healthy primary.
+        """
+        member = self.member
         interval = self._config.pair.heartbeat_ms / 2e3
-        while member.backup is backup and not member.over:
-            select.select([dialer.fileno()], [], [], interval)
-            with backup.lock:
-                if member.backup is not backup:
-                    return
-                now = time.perf_counter()
-                member.drain_dialer(now)
-                backup.tick(now)
+        try:
+            while member.backup is backup and not (member.over or self._closing):
+                select.select([dialer.fileno()], [], [], interval)
+                with backup.lock:
+                    if member.backup is not backup:
+                        return
+                    now = time.perf_counter()
+                    member.drain_dialer(now)
+                    backup.tick(now)
+        except Exception as error:
+            backup.fail(f"this side cannot follow the primary any more: {type(error).__name__}: {error}")
 
     def _loop(self) -> None:
         member, poller = self.member, self._poller
@@ -189,7 +199,7 @@ class Side:
             wait = member.step(now)
             if self._stopping:
                 self._stop_in_order()
-            if self._recording is not None:
+            if self._recording is not None and not member.over:
                 self._recording.tick(now)
             if self._status.due(time.monotonic()):
                 self._housekeep()
@@ -258,7 +268,9 @@ class Side:
         try:
             listener = Listener(address, self._keys)
         except ChannelError as error:
-            self._say.warning(f"cannot listen for a backup yet: {error}")
+            if str(error) != self._listen_trouble:
+                self._listen_trouble = str(error)
+                self._say.warning(f"cannot listen for a backup yet: {error}")
             return None
         self._poller.watch(listener.fileno(), True, False, lambda *_: None)
         return listener
@@ -312,8 +324,14 @@ class Side:
 
     def _close(self) -> None:
         member = self.member
+        self._closing = True
+        if self._receiver is not None:
+            self._receiver.join(RECEIVER_S)  # two threads must not be in one socket
         if self._recording is not None:
-            self._recording.close()
+            if member.superseded:
+                self._recording.abandon()
+            else:
+                self._recording.close()
         for endpoint in (member.listener, member.dialer):
             if endpoint is not None:
                 endpoint.close(linger_ms=200)

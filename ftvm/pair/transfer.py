@@ -178,7 +178,10 @@ class StateSink:
             content = lz4.block.decompress(chunk.data)
         except Exception as error:
             raise ChannelError(f"chunk {chunk.offset} of {chunk.name} cannot be decompressed: {error}") from None
-        disk.write_chunk(chunk.offset, content)
+        try:
+            disk.write_chunk(chunk.offset, content)
+        except ValueError as error:
+            raise ChannelError(f"a chunk of {chunk.name} does not fit: {error}") from None
 
     def _append(self, name: str, chunk: StateChunk) -> None:
         part = self._parts.setdefault(name, bytearray())
