@@ -89,6 +89,14 @@ class Load:
             assert index == count // 2 or read.data == data, f"block {index} of the burst was lost"
         return outcomes
 
+    def fill_disk(self, size: int) -> None:
+        """Write something that does not compress everywhere behind the load's blocks."""
+        chunk = 1 << 20
+        noise = random.Random(self.seed).randbytes(chunk)
+        starts = range(self.tally.size * BLOCK, size - chunk, chunk)
+        for future in [self._submit(Request(Command.WRITE, start, 0, noise)) for start in starts]:
+            assert future.result(PATIENCE_S).error == 0
+
     def _submit(self, request: Request) -> Future[Outcome]:
         answer: Future[Outcome] = Future()
         self._loop.call_soon_threadsafe(self._crasher.submit, request, answer.set_result)
