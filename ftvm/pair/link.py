@@ -156,7 +156,10 @@ class BackupLink:
         sender = self.sender
         if self.state is not LinkState.FOLLOWING or sender is None or sender.durable == 0:
             return False
-        return sender.executed >= sender.last or sender.window.lag_ms(self._clock()) < CAUGHT_UP_MS
+        window, limits = sender.window, self._limits  # which are about to be in force
+        if window.entries >= limits.max_entries or window.bytes >= limits.max_bytes:
+            return False
+        return sender.executed >= sender.last or window.lag_ms(self._clock()) < CAUGHT_UP_MS
 
     def protect(self, sequence: int) -> None:
         """Entry `sequence` carries the mark: from here on nothing leaves that the backup has not acknowledged."""
@@ -276,7 +279,7 @@ class BackupLink:
         self.on_change(f"member {member} joins in term {self.term}")
 
     def _from_backup(self, frame: Frame, now: float) -> None:
-        if frame.kind is FrameKind.ACK and self.sender is not None:
+        if frame.kind is FrameKind.ACK and self.state in (LinkState.FOLLOWING, LinkState.PROTECTED):
             self._acknowledged(Ack.decode(frame.body), now)
         elif frame.kind is FrameKind.HEARTBEAT:
             beat = Heartbeat.decode(frame.body)
