@@ -36,7 +36,7 @@ class Stopping:
         self._say = say
         self._asked: set[Process] = set()
         self._seen: dict[str, Process] = {}
-        self._roles: dict[str, str] = {}
+        self._followers: set[str] = set()  # sides that were asked to leave a primary, not to end the guest
         self._orphaned = time.monotonic()  # since when there has been no primary
 
     def run(self, timeout_s: float) -> bool:
@@ -76,15 +76,17 @@ class Stopping:
         if not sides:
             return
         shown: dict[str, Any] = read_status(self._state)["sides"]
-        self._roles |= {side: str(shown[side]["role"]) for side in sides}
-        if any(self._roles[side] == "primary" for side in sides):
+        roles = {side: str(shown[side]["role"]) for side in sides}
+        if "primary" in roles.values():
             self._orphaned = now
         for side, process in sides.items():
-            role = self._roles[side]
+            role = roles[side]
             if role == "fenced" and process.stopped:
                 self._say.info(f"killing side {side} (process {process.pid}): it is fenced, and held by SIGSTOP")
                 process.signal(signal.SIGKILL)
             elif role in ("primary", "joining") or now > self._orphaned + ORPHAN_S:
+                if process not in self._asked and role in ("joining", "backup"):
+                    self._followers.add(side)
                 self._ask(process, f"side {side}, {role}")
 
     def _ask(self, process: Process, what: str) -> None:
@@ -112,6 +114,5 @@ class Stopping:
         return False
 
     def _in_order(self, side: str, note: dict[str, Any]) -> bool:
-        """The guest ended and this side knows, or it was no primary and left."""
-        left = self._roles.get(side) in ("backup", "joining") and note.get("role") == "stopped"
-        return bool(note.get("finished")) or left
+        """The guest ended and this side knows, or it followed and left."""
+        return bool(note.get("finished")) or (side in self._followers and note.get("role") == "stopped")

@@ -34,27 +34,35 @@ def run_foreground(state: StateDir, config: MachineConfig, options: Options, say
     lock = state.lock_side(options.member)
     try:
         side = Side(state, config, options, say)
-        signal.signal(signal.SIGTERM, lambda *_: side.stop())
-        signal.signal(signal.SIGINT, lambda *_: side.stop())
+        asked: list[int] = []
+
+        def stop(number: int, frame: object) -> None:
+            asked.append(number)
+            side.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         # What was built lives as long as the process: a collection in mid-load would look at it again and again.
         gc.collect()
         gc.freeze()
         began = time.perf_counter()
         code = side.run()
         say.info(summary(side.member, time.perf_counter() - began))
-        if exit_code(side.member, code):
-            say.error(last_word(side.member, code))
+        if in_order(side.member, code, bool(asked)):
+            return 0
+        say.error(last_word(side.member, code))
     except OSError as error:
         say.error(str(error))
-        return 1
     finally:
         lock.release()
-    return exit_code(side.member, code)
+    return 1
 
 
-def exit_code(member: Member, code: ExitCode) -> int:
-    """0 when the guest ended in order, also by an operator; 1 when it failed, or this side did not see its end."""
-    return 0 if code is ExitCode.DONE and how_it_ended(member) is not EpochEnd.FAILED else 1
+def in_order(member: Member, code: ExitCode, asked: bool) -> bool:
+    """Whether all is well: the guest ended and has not failed, or a side that was never live left when asked to."""
+    if code is ExitCode.DONE:
+        return how_it_ended(member) is not EpochEnd.FAILED
+    return code is ExitCode.LEFT and asked and member.live is None
 
 
 def last_word(member: Member, code: ExitCode) -> str:

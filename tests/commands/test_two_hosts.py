@@ -16,6 +16,7 @@ import pytest
 
 from ftvm.config_keys import write_keys
 from ftvm.demo.nbd_wire import Command, NbdError, Request
+from ftvm.replaying import run_replay
 from ftvm.state_dir import StateDir
 from ftvm.status import read_status
 
@@ -36,7 +37,7 @@ listen = ["{service}"]
 listen = "{channel}"
 arbiter = "file:{shared}"
 keys = "far.keys"
-timeout_ms = 400
+timeout_ms = 600
 """
 PAUSE_S = 1.0  # longer than the timeout
 
@@ -123,7 +124,7 @@ def hosts() -> Iterator[Hosts]:
 def far(work: Workshop, hosts: Hosts) -> Far:
     """A protected pair: the primary on host a, the backup on host b."""
     pair = Far(work, hosts)
-    pair.start("a", "primary")
+    pair.start("a", "primary", "--record", str(work.directory / "far.log"))
     pair.join("b", "a")
     return pair
 
@@ -136,7 +137,7 @@ def check_nothing_lost(writer: Writer) -> None:
 
 
 def test_clients_go_on_at_the_other_host_when_one_dies_and_back_again(far: Far) -> None:
-    """Each host is killed once; the one that died joins again, and status says on both what there is to say."""
+    """Each host is killed once; the one that died joins again. What the first of them recorded until then replays."""
     assert role(far.states["a"], "a") == "primary"
     assert read_status(far.states["b"])["primary"] is None
     assert "no primary on this host" in far.work.call("status", "--state-dir", far.states["b"].path).stdout
@@ -145,6 +146,8 @@ def test_clients_go_on_at_the_other_host_when_one_dies_and_back_again(far: Far) 
         far.running["a"].process.kill()
         far.until_live("b")
         far.goes_on(writer, "b")
+        replayed = run_replay(far.work.directory / "far.log")
+        assert replayed.sound and replayed.entries > 20 and not replayed.closed
         refused = far.start("a", "primary")
         assert refused.wait() == 1 and "side b may have been live in term 2" in refused.stderr
         far.join("a", "b")
@@ -178,7 +181,7 @@ def test_a_primary_that_was_held_longer_than_the_timeout_stops_when_it_wakes(far
 
 
 def test_a_backup_that_was_held_longer_than_the_timeout_stops_when_it_wakes(far: Far) -> None:
-    """The primary has gone on alone in the next term, and takes another backup."""
+    """The primary has gone on alone in the next term, and takes another backup; that one is stopped on its host."""
     with far.client() as writer:
         far.goes_on(writer, "a")
         far.running["b"].process.send_signal(signal.SIGSTOP)
@@ -187,6 +190,9 @@ def test_a_backup_that_was_held_longer_than_the_timeout_stops_when_it_wakes(far:
         far.running["b"].process.send_signal(signal.SIGCONT)
         far.loses("b")
         far.join("b", "a")
+        far.goes_on(writer, "a")
+        stopped = far.work.call("stop", "--state-dir", far.states["b"].path)
+        assert stopped.returncode == 0 == far.running["b"].wait(), stopped.stderr
         far.goes_on(writer, "a")
     check_nothing_lost(writer)
 
