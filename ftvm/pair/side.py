@@ -273,22 +273,24 @@ class Side:
                 self._say.warning(f"cannot listen for a backup yet: {error}")
             return None
         self._poller.watch(listener.fileno(), True, False, lambda *_: None)
+        self._say.info(f"taking a backup at {listener.address.removeprefix('tcp://')}", channel=listener.address)
         return listener
 
     def _open_services(self) -> None:
         """This side is live: open the sockets that it has not inherited; `_housekeep` asks again when one is taken."""
-        if not self._late:
-            return
-        try:
-            self._services = open_services(self._config, self._state)
-        except ServiceError as error:
-            if str(error) != self._service_trouble:
-                self._service_trouble = str(error)
-                self._say.warning(f"not serving clients yet: {error}")
-            return
-        assert self._block is not None
-        self._late = False
-        self._block.listen(self._services)
+        if self._late:
+            try:
+                self._services = open_services(self._config, self._state)
+            except ServiceError as error:
+                if str(error) != self._service_trouble:
+                    self._service_trouble = str(error)
+                    self._say.warning(f"not serving clients yet: {error}")
+                return
+            assert self._block is not None
+            self._late = False
+            self._block.listen(self._services)
+        if found := addresses(self._config, self._state, self._services):
+            self._say.info(f"serving clients at {', '.join(found)}", services=found)
 
     def _console(self, state: StateDir) -> Any:
         continues = self.options.join is not None  # the stream that a primary before this one began
