@@ -71,6 +71,8 @@ class Checks:
         """A member is live in `term` from now on."""
         if process.machine.corrupt:
             raise Violation(f"{process.name} has diverged and goes live")
+        if process.machine.node.final and process.member.role is not Role.PRIMARY:
+            raise Violation(f"{process.name} goes live although it has executed the guest's last entry")
         self._cluster.note(process.name, "takes over term", term, "at entry", process.machine.sequence)
         self.spine.took_over(process.name, term, process.machine.node)
 

@@ -29,7 +29,7 @@ from tests.sim.process import Killed, Process
 from tests.sim.toy import ToyMachine
 from tests.sim.world import SideWorld
 
-DISK_BYTES = 128 << 10
+DISK_BYTES = 512 << 10
 LAUNCHER_S = 0.01
 TRACE_MAX = 4000
 
@@ -50,6 +50,9 @@ class Setup:
     deadly: float = 0.01
     pad: int = 0  # bytes of machine state
     sync_s: tuple[float, float] = (0.0002, 0.004)
+    slowness: tuple[float, float] = (1.0, 1.0)  # of either side's processor
+    arbiter_s: float = 0.004
+    chunks_at_once: int = 16
 
 
 class Side:
@@ -62,6 +65,7 @@ class Side:
         self.note = ImageMetadata("sim")
         self.lives: list[Process] = []
         self.respawn_at = 0.0
+        self.slowness = cluster.setup.slowness["ab".index(name)]
         self.other: Side = self
 
     @property
@@ -86,6 +90,9 @@ class Cluster:
         self.checks = Checks(self)
         self.tally = Tally()
         self.planted = False
+        self.peace = True  # nothing may go wrong
+        self.ambush_at = ""  # words with which a joiner tells how far it is
+        self.at_next_join: Callable[[], None] | None = None
         self.cold_starts = 0
         self.ending = False  # the guest is to end: nothing is replaced
         self.trace: deque[tuple[Any, ...]] = deque(maxlen=TRACE_MAX)

@@ -54,7 +54,8 @@ def stop_at_point(cluster: Cluster) -> None:
 
 
 def _pause(cluster: Cluster) -> float:
-    return cluster.random.uniform(0.1, 4.0) * cluster.timing.timeout_ms / 1e3
+    near = cluster.random.random() < 0.5  # it is over just when the other side suspects something
+    return cluster.random.uniform(*((0.95, 1.1) if near else (0.1, 4.0))) * cluster.timing.timeout_ms / 1e3
 
 
 def cut(cluster: Cluster) -> None:
@@ -111,6 +112,20 @@ def burst(cluster: Cluster) -> None:
     cluster.type("be")
 
 
+def ambush(cluster: Cluster) -> None:
+    """Something happens in the middle of the next join, wherever it is by then."""
+    fault = cluster.random.choice((kill, kill_at_point, cut, cut, stop_at_point, partition))
+    delay = cluster.random.choice((0.0, 0.0005, 0.002, 0.006))
+
+    def strike() -> None:
+        if not cluster.peace:
+            fault(cluster)
+
+    cluster.ambush_at = cluster.random.choice(("joining in term", "state taken over"))
+    cluster.at_next_join = lambda: cluster.after(delay * cluster.random.random(), strike)
+    kill(cluster)
+
+
 def diverge(cluster: Cluster) -> None:
     """The backup's machine is not what it should be, from here on."""
     for side in cluster.sides:
@@ -133,12 +148,14 @@ FAULTS: Final[dict[Fault, int]] = {
     disk_fails: 2,
     clients_leave: 4,
     burst: 6,
+    ambush: 14,
 }
 WILD: Final[dict[Fault, int]] = {**FAULTS, power: 8}
 
 
 def heal(cluster: Cluster) -> None:
     """Nothing goes wrong any more."""
+    cluster.peace = True
     cluster.arbiter.away = False
     cluster.network.heal("a", "b")
     for side in cluster.sides:

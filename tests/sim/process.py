@@ -241,7 +241,8 @@ class Process:
 
     def work(self, seconds: float) -> None:
         """The machine computes for so long."""
-        self.cluster.stay(self, self.cluster.now + seconds * self.cluster.random.uniform(0.7, 1.3))
+        seconds *= self.side.slowness * self.cluster.random.uniform(0.7, 1.3)
+        self.cluster.stay(self, self.cluster.now + seconds)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -271,6 +272,9 @@ class Process:
     def say(self, text: str) -> None:
         """A line for its operator."""
         self.cluster.note(self.name, "says:", text)
+        if self.cluster.at_next_join is not None and text.startswith(self.cluster.ambush_at):
+            action, self.cluster.at_next_join = self.cluster.at_next_join, None
+            action()
 
     @property
     def protected(self) -> bool:
@@ -309,7 +313,7 @@ class _Arbiter:
         """See Arbiter."""
         process, cluster = self._process, self._process.cluster
         process.point(f"ask for term {term}")
-        process.work(cluster.random.uniform(0.0002, 0.004))
+        process.work(cluster.random.uniform(0.0002, cluster.setup.arbiter_s))
         grant = cluster.arbiter.acquire(term, winner, members)
         cluster.note(process.name, f"asks for term {term}:", f"granted to {grant.winner}")
         process.point(f"hear of term {term}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from ftvm.pair import link, transfer
 from logging_channel.memory import Conditions
 from logging_channel.window import Limits
 from tests.sim import faults
@@ -53,6 +54,15 @@ class Simulation:
 
     def run(self) -> Report:
         """Raises Violation, or whatever else breaks."""
+        before = link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS
+        if self.setup.chunks_at_once == 1:
+            link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS = 1, 0
+        try:
+            return self._run()
+        finally:
+            link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS = before
+
+    def _run(self) -> Report:
         cluster = self.cluster
         cluster.start()
         if self.tame:
@@ -79,6 +89,7 @@ class Simulation:
             cluster.run_until(cluster.now + 2 * self.setup.timing.timeout_ms / 1e3)
             cluster.wait("not protected before the next fault", lambda: cluster.calm and cluster.protected, SETTLE_S)
         cluster.run_until(cluster.now + chance.random() ** 2 * 0.3)
+        cluster.peace = False
         table = faults.FAULTS if self.tame else faults.WILD
         for fault in chance.choices(list(table), list(table.values()), k=1 if self.tame and chance.random() < 0.6 else 2):
             fault(cluster)
@@ -176,6 +187,9 @@ def choose_setup(chance: Random) -> Setup:
         deadly=chance.choice((0.0, 0.0, 0.03)),
         pad=chance.choice((0, 0, 0, 100, 3 << 20)),
         sync_s=chance.choice(((0.0002, 0.004), (0.005, 0.05))),
+        slowness=(chance.choice((1.0, 1.0, 2.5)), chance.choice((1.0, 1.0, 2.5))),
+        arbiter_s=chance.choice((0.004, 0.03)),
+        chunks_at_once=chance.choice((16, 1)),
     )
 
 
