@@ -191,10 +191,16 @@ class Machine:
 
     def _boot(self) -> None:
         """Power-on state: zeroed RAM, images loaded, hart at the kernel's entry."""
-        self.hart.zero_ram()
+        self._zero_ram()
         for address, content in self.image.segments:
             self.hart.load_ram(address - RAM_BASE, content)
         self.hart.reset(self.image.entry, 0, self.image.dtb_address)
+
+    def _zero_ram(self) -> None:
+        """All of RAM is zero and known to be: only what is written from here on has to be digested."""
+        self.hart.zero_ram()
+        self.hart.clear_dirty()
+        self._pages.zeroed()
 
     # -- callbacks from the engine and from devices -------------------------------------------------------------
 
@@ -311,7 +317,7 @@ class Machine:
         if type(state) is dict and state.get("version") != STATE_VERSION:
             raise ValueError(f"it has version {state.get('version')!r}, this ftvm reads {STATE_VERSION}")
         check_form(self._state(), state, "machine")
-        self.hart.zero_ram()
+        self._zero_ram()
         for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
             self.hart.load_ram(offset, content)
         self.hardware.restore(state["hardware"])
@@ -323,7 +329,6 @@ class Machine:
         self.supervisor.load(state["supervisor"])
         if self.journal is not None:
             self.journal.restore(state["journal"])
-        self._pages.rebuild()
 
     def close(self) -> None:
         """Release the engine; the machine cannot run afterwards."""

@@ -37,9 +37,10 @@ class PageDigest:
         self._total = total & _MASK
         return self._total
 
-    def rebuild(self) -> int:
-        """Rehash everything, after RAM was loaded from a snapshot."""
-        return self.update(range(len(self._parts)))
+    def zeroed(self) -> None:
+        """All of RAM is zero now."""
+        self._parts = array("Q", bytes(8 * len(self._parts)))
+        self._total = 0
 
 
 def pages_of(bitmap: bytes) -> Iterator[int]:
