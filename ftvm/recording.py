@@ -10,6 +10,7 @@ primary had not yet written: so one file holds the surviving history.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 from ftvm.config import MachineConfig
@@ -33,6 +34,16 @@ def header_of(config: MachineConfig, image: LoadedImage, machine_file: bytes) ->
         rate=BYTES_PER_TICK,
         pair=config.name,
     )
+
+
+def keep_aside(path: Path) -> Path | None:
+    """Rename an earlier recording, which a new one would replace; its new path, or None when there is none."""
+    if not path.exists() or not path.stat().st_size:
+        return None
+    taken = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    aside = next(candidate for candidate in taken if not candidate.exists())
+    path.rename(aside)
+    return aside
 
 
 class Recording:

@@ -126,6 +126,16 @@ class Launcher:
                 self._sides[side] = SideProcess(side, process, term, None, time.monotonic())
                 self._tails[side].skip()
         self._term = term
+        if self._sides:
+            self._adopt_recording([self._said(side).get("record") for side in self._sides.values()])
+
+    def _adopt_recording(self, records: list[object]) -> None:
+        """What living sides record, later ones go on recording, whatever this launcher was told."""
+        record = next((Path(record) for record in records if isinstance(record, str)), None)
+        if self._record not in (None, record):
+            does = f"records to {record}" if record is not None else "is running without a recording"
+            self._say.warning(f"--record {self._record} has no effect: the pair {does}; stop it to change that")
+        self._record = record
 
     def _fence(self) -> None:
         grant = self._latest()

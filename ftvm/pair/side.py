@@ -34,7 +34,7 @@ from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
 from ftvm.pair.services import ServiceError, addresses, open_services
-from ftvm.recording import Recording, header_of
+from ftvm.recording import Recording, header_of, keep_aside
 from ftvm.say import Say
 from ftvm.service.block_server import BlockServer
 from ftvm.service.export import Export
@@ -234,6 +234,7 @@ class Side:
             "why": member.why,
             "finished": member.finished,
             "failure": self._machine.failure,
+            "record": str(self.options.record) if self.options.record is not None else None,
             "service_fds": [sock.fileno() for sock in self._services],
         }
         if live is not None and link is not None:
@@ -301,6 +302,8 @@ class Side:
         assert path is not None
         header = header_of(self._config, self._image, to_toml(self._config).encode())
         if machine.sequence == 0:
+            if (aside := keep_aside(path)) is not None:
+                self._say.info(f"{path} holds an earlier recording: kept as {aside}")
             self._recording = Recording.begin(path, header, machine, self._disks.images, True, self.member.alarm)
         else:
             self._recording = Recording.go_on(path, header, machine.sequence, self.member.alarm)
