@@ -340,10 +340,9 @@ class BackupLink:
             if self._emit(FrameKind.ENTRY, body, sequence) is not Sent.TAKEN:
                 return
             sender.advance()
-            if self._detector is not None:
-                self._detector.sent(now)
 
     def _heartbeat(self, now: float) -> None:
+        """By the clock, also among entries: it alone says what is recorded, and how much the backup must keep."""
         assert self._detector is not None
         beat = Heartbeat(
             self._executed, self._machine.clock, self.recorded, self._gate.released(self._executed), False

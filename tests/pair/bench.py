@@ -48,6 +48,10 @@ class IdleMachine:
         """See Machine."""
         return 0
 
+    def save(self) -> Sections:
+        """See Machine."""
+        return []
+
     def restore(self, sections: Sections) -> None:
         """See Machine."""
         self.restored = sections

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The primary's end towards one backup, message by message."""
+
+from __future__ import annotations
+
+from ftvm.gate import Gate
+from ftvm.pair.identity import Identity, Timing
+from ftvm.pair.link import BackupLink, LinkState
+from ftvm.world.simulated import SimulatedWorld
+from logging_channel.endpoint import Sent
+from logging_channel.frame import Frame, FrameKind, decode
+from logging_channel.messages import Ack, Heartbeat, StateCredit
+from logging_channel.session import Session
+from replay.entry import Entry, EpochResult
+from tests.pair.bench import IDENTITY, TERM, IdleMachine
+
+PEER = b"peer"
+JOINER = Identity("pair", "a", "00" * 32, (), "engine")
+SESSION = Session(IDENTITY.pair, TERM, 77)
+
+
+class Leader:
+    """A live side's link; the test is the joiner."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sent: list[Frame] = []
+        self.machine = IdleMachine()
+        self.machine.sequence = 7
+        gate = Gate(SimulatedWorld(), lambda: self.now, lambda: 0)
+        self.link = BackupLink(
+            IDENTITY,
+            TERM,
+            self.machine,  # type: ignore[arg-type]
+            [],
+            gate,
+            self._send,
+            Timing(),
+            lambda: self.now,
+        )
+
+    def _send(self, peer: bytes, data: bytes) -> Sent:
+        self.sent.append(decode(data))
+        return Sent.TAKEN
+
+    def tell(self, kind: FrameKind, body: bytes) -> None:
+        """A frame from the joiner."""
+        self.link.receive(PEER, SESSION.encode(kind, 0, body), self.now)
+
+    def snapshot(self) -> None:
+        """A joiner is welcome, and its snapshot is taken."""
+        self.tell(FrameKind.HELLO, JOINER.hello(0, 0, 0).encode())
+        self.link.tick(self.now)
+        self.link.boundary()
+        assert self.link.state is LinkState.TAIL
+
+    def protect(self) -> None:
+        """The joiner has got everything and is in sync."""
+        self.snapshot()
+        self.tell(FrameKind.STATE_CREDIT, StateCredit(1).encode())
+        self.tell(FrameKind.ACK, Ack(7, 7, 0, 7).encode())
+        assert self.link.wants_protection()
+        self.link.protect(8)
+
+    def epoch(self) -> None:
+        """One entry, run here and acknowledged at once."""
+        sequence = self.machine.sequence = self.machine.sequence + 1
+        self.link.announce(Entry(sequence, 0, sequence, sequence, 1), sequence - 1, self.now)
+        self.link.ran(EpochResult(sequence, 0, 0, sequence, digest=5), self.now)
+        self.tell(FrameKind.ACK, Ack(sequence, sequence, 5, sequence).encode())
+
+    def heartbeats(self) -> list[Heartbeat]:
+        return [Heartbeat.decode(frame.body) for frame in self.sent if frame.kind is FrameKind.HEARTBEAT]
+
+
+def test_an_acknowledgement_before_the_first_entry_was_sent_is_ignored() -> None:
+    leader = Leader()
+    leader.snapshot()
+    leader.tell(FrameKind.ACK, Ack(7, 7, 0, 7).encode())
+    assert leader.link.state is LinkState.TAIL
+
+
+def test_a_stream_of_entries_does_not_keep_heartbeats_from_telling_what_is_recorded() -> None:
+    """Otherwise a backup of a busy primary keeps every result, with the data that clients wrote, for ever."""
+    leader = Leader()
+    leader.protect()
+    for epoch in range(100):
+        leader.now += 0.005
+        leader.link.recorded = epoch
+        leader.epoch()
+        leader.link.tick(leader.now)
+    assert leader.link.state is LinkState.PROTECTED, leader.link.lost_because
+    assert len(leader.heartbeats()) >= 20
+    assert leader.heartbeats()[-1].recorded >= 95
