@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ftvm.config import MachineConfig
 from ftvm.disk.image import DiskImage
+from ftvm.disk.storage import copy_sparse
 from ftvm.state_dir import StateDir
 from ftvm.world.poller import Poller
-
-COPY_CHUNK = 4 << 20
 
 
 class SideDisks:
@@ -29,7 +27,7 @@ class SideDisks:
             path = directory / f"disk{unit}.img"
             assert table.size is not None, "the configuration is settled before disks are opened"
             if not path.exists():
-                _copy(config.disk_path(unit, state.path), path)
+                _copy_in(config.disk_path(unit, state.path), path, table.size)
             self.images.append(DiskImage(path, table.size))
 
     def durable(self, executed: int) -> int:
@@ -65,18 +63,7 @@ def _listener(image: DiskImage, news: Callable[[], None]) -> Callable[[bool, boo
     return call
 
 
-def _copy(source: Path, target: Path) -> None:
-    """A sparse copy, complete or not there at all."""
-    if not source.is_file():
-        return
-    part = target.with_suffix(".part")
-    with source.open("rb") as reader, part.open("wb") as writer:
-        while chunk := reader.read(COPY_CHUNK):
-            if chunk.strip(b"\0"):
-                writer.write(chunk)
-            else:
-                writer.seek(len(chunk), os.SEEK_CUR)
-        writer.truncate(reader.tell())
-        writer.flush()
-        os.fsync(writer.fileno())
-    part.rename(target)
+def _copy_in(source: Path, target: Path, size: int) -> None:
+    """The user's image, where there is one; complete or not there at all."""
+    if source.is_file():
+        copy_sparse(source, target, size)
