@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 from ftvm.config import MachineConfig
 from ftvm.hart import BYTES_PER_TICK
@@ -44,6 +45,9 @@ def keep_aside(path: Path) -> Path | None:
     aside = next(candidate for candidate in taken if not candidate.exists())
     path.rename(aside)
     return aside
+
+
+NOTHING_LACKS: Final = (1 << 64) - 1  # where there is no recording to go on with, a backup need not keep results
 
 
 class Recording:
@@ -101,8 +105,8 @@ class Recording:
 
     @property
     def recorded(self) -> int:
-        """Last entry handed to write(2)."""
-        return self.writer.written_sequence or 0
+        """Last entry handed to write(2); of a recording that was given up, NOTHING_LACKS."""
+        return NOTHING_LACKS if self.failed else self.writer.written_sequence or 0
 
     def append(self, entry: Entry, result: EpochResult, now: float) -> None:
         """One epoch."""

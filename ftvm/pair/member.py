@@ -29,6 +29,7 @@ from ftvm.pair.backup import Backup, BackupState
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import BackupLink, LinkState
 from ftvm.pair.transfer import TransferDisk
+from ftvm.recording import NOTHING_LACKS
 from ftvm.world.world import World
 from logging_channel.endpoint import Endpoint, Link, Sent
 from logging_channel.messages import GoodbyeCode
@@ -439,6 +440,7 @@ class Member:
             if self.backup is None:
                 raise
             self.alarm(f"the recording does not go on: {error}")
+            self.link.recorded = NOTHING_LACKS
             return
         if self.backup is not None:
             self._recording.catch_up(self.backup.recent)
