@@ -34,19 +34,18 @@ def command(
     """
     from ftvm.config import load
     from ftvm.pair.cold_start import last_term_for
-    from ftvm.pair.foreground import check_address, check_record, run_foreground
+    from ftvm.pair.foreground import check_address, run_foreground
     from ftvm.pair.prepare import prepare
     from ftvm.pair.side import Options
     from ftvm.say import Say
 
-    recording = check_record(record)
     state, config = prepare(load(machine), state_dir, foreground=True)
     check_address(listen, "--listen", config)
     options = Options(
         member,
         listen=listen,
         own_services=True,
-        record=recording,
+        record=record.absolute() if record is not None else None,
         open_at_once=unprotected,
         last_term=last_term_for(member, config, state),
     )

@@ -26,14 +26,13 @@ def command(machine: Path, state_dir: Path | None, record: Path | None, log_json
     """
     from ftvm.config import load
     from ftvm.pair.cold_start import newest
-    from ftvm.pair.foreground import check_record, run_foreground
+    from ftvm.pair.foreground import run_foreground
     from ftvm.pair.prepare import prepare
     from ftvm.pair.services import open_services
     from ftvm.pair.side import Options
     from ftvm.say import Say
     from ftvm.state_dir import SIDES
 
-    recording = check_record(record)
     state, config = prepare(load(machine), state_dir, foreground=True)
     lock = state.lock()
     try:
@@ -43,7 +42,7 @@ def command(machine: Path, state_dir: Path | None, record: Path | None, log_json
         options = Options(
             member,
             services=open_services(config, state),
-            record=recording,
+            record=record.absolute() if record is not None else None,
             open_at_once=True,
             alone=True,
             last_term=last_term,

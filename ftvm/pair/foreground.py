@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from pathlib import Path
 
 from ftvm.arbiter.arbiter import ArbiterUnavailable
 from ftvm.config import MachineConfig
@@ -24,7 +23,6 @@ from ftvm.pair.member import Member
 from ftvm.pair.side import ExitCode, Options, Side
 from ftvm.say import Say
 from ftvm.state_dir import StateDir
-from replay.errors import LogError
 
 ASK_AGAIN_S = 0.1
 
@@ -89,15 +87,6 @@ def summary(member: Member, elapsed: float) -> str:
     return (
         f"{member.executed:,} entries, {guest:.3f} s of guest time in {elapsed:.3f} s, clock {machine.clock:,}, {speed}"
     )
-
-
-def check_record(path: Path | None) -> Path | None:
-    """Where to record to, as an absolute path; LogError when another recording is there already."""
-    if path is None:
-        return None
-    if path.exists() and path.stat().st_size > 0:
-        raise LogError(f"{path} exists: remove it, or record to another file")
-    return path.absolute()
 
 
 def check_address(address: str | None, option: str, config: MachineConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ftvm.replaying import run_replay
 from ftvm.state_dir import StateDir
 
 from .workshop import Workshop, reported, role, serves
@@ -169,18 +170,27 @@ def qemu_io(state: StateDir, *commands: str) -> None:
     assert done.returncode == 0 and "failed" not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
-def test_a_second_run_and_a_used_recording_are_refused_in_words(work: Workshop) -> None:
-    """One state directory holds one machine; a recording is never written over."""
+def test_a_second_run_in_the_same_place_is_refused_in_words(work: Workshop) -> None:
+    """One state directory holds one machine."""
     state, machine = work.state("state"), work.machine(TIMER)
     work.start("run", machine, "--state-dir", state.path)
     work.until(lambda: running(state), "the machine to run")
     second = work.call("run", machine, "--state-dir", state.path)
     assert second.returncode == 1 and "is in use by process" in second.stderr
+
+
+def test_an_earlier_recording_is_kept_and_one_that_cannot_be_made_is_told(work: Workshop) -> None:
+    """Nothing is written over; and a machine that is to be recorded does not run unrecorded."""
+    state, machine = work.state("state"), work.machine(CONSOLE % "none" + "[driver]\nrestart = false\n")
     log = work.directory / "kept.log"
     log.write_bytes(b"precious")
-    refused = work.call("run", machine, "--state-dir", work.state("other").path, "--record", log)
-    assert refused.returncode == 1 and "kept.log exists" in refused.stderr
-    assert log.read_bytes() == b"precious"
+    run = work.start("run", machine, "--state-dir", state.path, "--record", log)
+    work.until(lambda: running(state), "the machine to run")
+    run.process.terminate()
+    assert run.wait() == 0 and "kept.log.1" in run.stderr
+    assert (work.directory / "kept.log.1").read_bytes() == b"precious" and run_replay(log).closed
+    refused = work.call("run", machine, "--state-dir", state.path, "--record", work.directory / "no" / "such.log")
+    assert refused.returncode == 1 and "cannot make the log" in refused.stderr
 
 
 def test_a_service_address_that_is_taken_is_told(work: Workshop) -> None:
