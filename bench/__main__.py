@@ -51,7 +51,7 @@ def run_section(name: str, effort: Effort, say: Callable[[str], None]) -> list[F
             figures.extend(SECTIONS[name](Bench(effort, Path(directory), say)))
         except Exception as error:  # one broken section must not cost the others
             say(traceback.format_exc())
-            figures.append(Figure(f"{name}: failed", None, "", note=f"{type(error).__name__}: {error}"[:300]))
+            figures.append(Figure(f"{name}: failed", None, "", note=f"{type(error).__name__}: {error}"[-400:]))
     return figures
 
 

@@ -17,6 +17,7 @@ from ftvm.world.world import World
 from logging_channel.output_rule import OutputMode, OutputRule
 
 Held = tuple[int, int, Output, float]
+LOOK_EVERY_S = 50e-6  # outputs that come in a burst do not each look for acknowledgements
 
 
 class Gate:
@@ -34,6 +35,7 @@ class Gate:
         self._durable = durable
         self._received = 0
         self._durable_peer = 0
+        self._look_at = 0.0
         self._pump: Callable[[], None] | None = None
 
     def listen(self, pump: Callable[[], None] | None) -> None:
@@ -52,7 +54,9 @@ class Gate:
             self.world.deliver(sequence, index, output)
             return
         made = self._now()
-        self.flush()
+        if made >= self._look_at:
+            self._look_at = made + LOOK_EVERY_S
+            self.flush()
         if rule.may_leave(sequence, output.durable, stream):
             self._deliver([(sequence, index, output, made)])
         else:

@@ -25,7 +25,7 @@ from ftvm.arbiter.arbiter import Arbiter, ArbiterUnavailable
 from ftvm.gate import Gate
 from ftvm.live import Live, Sink
 from ftvm.machine import Machine
-from ftvm.pair.backup import Backup, BackupState
+from ftvm.pair.backup import NEWS_WAITS_S, Backup, BackupState
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import BackupLink, LinkState
 from ftvm.pair.transfer import TransferDisk
@@ -325,14 +325,15 @@ class Member:
         if self.role is Role.JOINING and backup.state is BackupState.IN_SYNC:
             self._reached_sync()  # a busy backup may have work without a break
         worked = backup.execute(now)
-        self._report_progress(now)
+        backup.durable(self._durable())
+        news_waits = backup.report()
         if worked:
             return 0.0
         if backup.end is not None or backup.goodbye is not None or backup.failure:
             return self._backup_ends()
         if (why := backup.suspect(now)) is not None:
             return self._suspect(why, now)
-        return self.parts.timing.heartbeat_ms / 2e3
+        return NEWS_WAITS_S if news_waits else self.parts.timing.heartbeat_ms / 2e3
 
     def drain_dialer(self, now: float) -> None:
         """Take in what has arrived from the primary; the receiving thread's work where there is one."""

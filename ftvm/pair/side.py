@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ from logging_channel.transport import Dialer, Listener
 from replay.errors import LogError
 
 RECEIVER_S = 5.0  # for the receiving thread to notice that this side ends
+
+
+SWITCH_S = 1e-4  # an entry that arrives is acknowledged although the guest's thread is inside Python
 
 
 class ExitCode(IntEnum):
@@ -169,6 +173,7 @@ class Side:
         dialer = Dialer(address, self._keys)
         backup = self.member.start_joining(dialer)
         self.member.threaded = True
+        sys.setswitchinterval(SWITCH_S)
         backup.on_work = self._poller.wake
         self._receiver = threading.Thread(target=self._receive, args=(dialer, backup), name="receiver", daemon=True)
         self._receiver.start()
@@ -216,9 +221,18 @@ class Side:
 
     def _housekeep(self) -> None:
         self._disks.check()
+        self._hang_up()
         if self._late and self._world.opened:
             self._open_services()
         self._status.update(time.monotonic(), **self.report())
+
+    def _hang_up(self) -> None:
+        """Once live, call the old primary's address no longer: this side itself may listen there by now."""
+        member = self.member
+        thread_ended = self._receiver is not None and not self._receiver.is_alive()
+        if thread_ended and member.role is Role.PRIMARY and member.dialer is not None:
+            member.dialer.close()
+            member.dialer = None
 
     def report(self) -> dict[str, Any]:
         """What the status file says of this side."""
