@@ -105,7 +105,9 @@ class ScratchDisk:
         return self.read(start, min(CHUNK, self._capacity - start))
 
     def write_chunk(self, index: int, data: bytes) -> None:
-        """Put one chunk in place."""
+        """Put one chunk in place; ValueError when it does not fit."""
+        if not 0 <= index * CHUNK < self._capacity or len(data) != min(CHUNK, self._capacity - index * CHUNK):
+            raise ValueError(f"chunk {index} of {len(data)} bytes does not fit a disk of {self._capacity} bytes")
         self.write(index * CHUNK, data)
 
     def clear(self) -> None:
@@ -135,7 +137,10 @@ def load_disks(sections: Iterable[tuple[str, bytes]], disks: Sequence[ScratchDis
         if unit >= len(disks):
             raise ValueError(f"the recording holds disk {unit}, the machine has {len(disks)}")
         for index, compressed in msgpack.unpackb(packed):
-            disks[unit].write_chunk(index, lz4.block.decompress(compressed))
+            try:
+                disks[unit].write_chunk(index, lz4.block.decompress(compressed))
+            except lz4.block.LZ4BlockError as error:
+                raise ValueError(f"chunk {index} of disk {unit} cannot be decompressed: {error}") from None
     return others
 
 

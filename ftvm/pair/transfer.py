@@ -20,6 +20,7 @@ import lz4.block
 import msgpack
 
 from ftvm.machine import Sections
+from ftvm.scratch_disk import CHUNK
 from logging_channel.errors import ChannelError
 from logging_channel.messages import StateBegin, StateChunk, StateCredit, StateEnd
 from logging_channel.state_transfer import StateReceiver, StateSender
@@ -160,7 +161,7 @@ class StateSink:
         """Take one chunk; returns credit to be sent back now and then."""
         self._receiver.accept(chunk)
         kind, _, rest = chunk.name.partition("/")
-        if kind == "disk" and rest.isdigit() and int(rest) < len(self._disks):
+        if kind == "disk" and rest.isdecimal() and int(rest) < len(self._disks):
             self._write(self._disks[int(rest)], chunk)
         elif kind == "section":
             self._append(rest, chunk)
@@ -175,6 +176,8 @@ class StateSink:
 
     def _write(self, disk: TransferDisk, chunk: StateChunk) -> None:
         try:
+            if (size := int.from_bytes(chunk.data[:4], "little")) > CHUNK:  # before memory for it is asked for
+                raise ValueError(f"it says that it has {size} bytes")
             content = lz4.block.decompress(chunk.data)
         except Exception as error:
             raise ChannelError(f"chunk {chunk.offset} of {chunk.name} cannot be decompressed: {error}") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Firmware calls that reach the machine: debug console, system reset, legacy console (SBI 2.0, chapters 5, 10 and 12)."""
+"""Firmware calls that reach the machine: debug console, system reset, legacy console (SBI 2.0, chapters 5, 10, 12)."""
 
 from __future__ import annotations
 

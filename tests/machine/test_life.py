@@ -321,6 +321,6 @@ def test_an_entry_that_does_not_fit_is_refused(field: str, value: int) -> None:
     machine = box.machine
     fields = {"clock": machine.clock, "time": machine.time, "time_max": machine.time + 10, "budget": 100}
     fields[field] += value
-    with pytest.raises(ValueError, match="clock|epoch from time"):
+    with pytest.raises(ValueError, match=r"clock|epoch from time"):
         machine.run(Entry(2, **fields))
     assert box.run().reason == EpochEnd.LIMIT
