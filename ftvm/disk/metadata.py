@@ -5,7 +5,7 @@
     --------- ------------------------------------- ----------------------------------------------------------------
     new       the pair's first term is asked for    as the user gave them, on both sides
     joining   a primary's copy begins to arrive     a mixture: worth nothing
-    in-sync   the side acknowledges `protected`     the primary's of `term`, a little behind
+    in-sync   (soon after acknowledging protected)  the primary's of `term`, a little behind
     live      anything leaves the side in `term`    the newest there are, while nobody takes a later term over
     clean     the side's process ends               complete: the guest had ended in `term`
 
