@@ -114,7 +114,7 @@ def fio(pair: PairProcess, *arguments: str) -> list[str]:
     """A fio job on the service with verification."""
     return [
         "--name=job", "--ioengine=nbd", f"--uri={unix(pair)}", "--iodepth=16", "--bs=4k", "--size=8M",
-        "--verify=crc32c", "--verify_fatal=1", "--eta=never", *arguments,
+        "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--eta=never", *arguments,
     ]  # fmt: skip
 
 
