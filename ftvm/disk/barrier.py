@@ -142,7 +142,7 @@ class BarrierDisk:
         operation = self._queue[0]
         try:
             self._apply(operation)
-        except OSError as error:
+        except Exception as error:  # also our own bug: a worker that is gone must not leave `drain` waiting
             self._fail(error)
             with self._changed:
                 self._changed.notify_all()
@@ -165,7 +165,7 @@ class BarrierDisk:
         else:
             self._storage.discard(operation.offset, operation.length)
 
-    def _fail(self, error: OSError) -> DiskFailure:
+    def _fail(self, error: Exception) -> DiskFailure:
         if self._failure is None:
             self._failure = DiskFailure(f"this side's disk failed: {error}")
         return self._failure

@@ -129,6 +129,19 @@ def test_a_sync_that_fails_is_this_sides_failure(image: DiskImage) -> None:
     assert image.durable(5) == 0
 
 
+def test_a_worker_that_stumbles_is_this_sides_failure_and_nobody_waits_for_it(
+    image: DiskImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync() -> None:
+        raise OverflowError("no such number")
+
+    monkeypatch.setattr(image._storage, "sync", sync)
+    image.write(0, b"x" * 512)
+    image.flush()
+    with pytest.raises(DiskFailure, match="no such number"):
+        image.drain()
+
+
 def test_a_full_file_system_is_this_sides_failure(image: DiskImage) -> None:
     """A file that may not grow stands in for it: the kernel refuses the write."""
     code = (
