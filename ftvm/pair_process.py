@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -44,6 +43,7 @@ class PairProcess:
         self._options = list(options)
         self._log = state_dir.with_name(state_dir.name + ".log")
         self._launcher: subprocess.Popen[bytes] | None = None
+        self._killed: list[Process] = []  # by this object, perhaps not dead yet
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -104,9 +104,9 @@ class PairProcess:
         return [str(address) for address in self.status()["services"]]
 
     def wait_protected(self, timeout_s: float = 20.0) -> None:
-        """Return once a backup is in sync. TimeoutError in words."""
+        """Return once a backup is in sync, and whatever was killed before is dead. TimeoutError in words."""
         try:
-            self._until(lambda: bool(self.status()["protected"]), timeout_s, "the pair to be protected")
+            self._until(self._protected, timeout_s, "the pair to be protected")
         except PairFailed as failed:
             raise TimeoutError(str(failed)) from None
 
@@ -137,9 +137,12 @@ class PairProcess:
 
     def signal(self, role: str, number: signal.Signals) -> int:
         """Send a signal to the side in that role; returns its pid. ProcessLookupError when there is none."""
-        pid = self._pid(role)
-        os.kill(pid, number)
-        return pid
+        process = Process.find(self._pid(role))
+        if process is None or not process.signal(number):
+            raise ProcessLookupError(f"the side that was {role} is gone")
+        if number == signal.SIGKILL:
+            self._killed.append(process)
+        return process.pid
 
     def log(self) -> str:
         """The latest lines of the launcher and both sides; what the sides said without a launcher stands at the end."""
@@ -158,6 +161,11 @@ class PairProcess:
             if side["role"] == role and side["pid"] is not None:
                 return int(side["pid"])
         raise ProcessLookupError(f"no side is {role} now")
+
+    def _protected(self) -> bool:
+        # A process may live on for a moment after its SIGKILL, and its word must not count.
+        self._killed = [process for process in self._killed if process.alive]
+        return not self._killed and bool(self.status()["protected"])
 
     def _process(self, side: str) -> Process | None:
         return Process.load(read_json(self.state.status(side)).get("process"))
