@@ -116,8 +116,8 @@ class Backup:
         self._sink: StateSink | None = None
         self._sections: Sections | None = None
         self._detector: FailureDetector | None = None
-        self._epoch_s = 0.0
-        self._told_at = 0.0  # when, and what, the latest ack told
+        self._epoch_s = 0.0  # how long the latest epoch took
+        self._acked_at = 0.0  # when, and what, the latest ack told
         self._told_executed = self._told_durable = 0
         machine.emit = gate.offer
 
@@ -167,7 +167,7 @@ class Backup:
         with self.lock:
             now, receiver = self._clock(), self.receiver
             patient = self._epoch_s < SHORT_EPOCH_S and receiver.durable == self._told_durable and self.end is None
-            if patient and now - self._told_at < NEWS_WAITS_S:
+            if patient and now - self._acked_at < NEWS_WAITS_S:
                 return receiver.executed > self._told_executed
             self._acknowledge(now)
             return False
@@ -200,8 +200,11 @@ class Backup:
             entry = decode_entry(data)
             if entry.sequence != sequence:
                 raise ValueError(f"the frame of entry {sequence} carries entry {entry.sequence}")
+            began = self._clock()
             result = self._machine.run(entry)
+            self._epoch_s = self._clock() - began
         except (ValueError, LogError) as error:  # the entry fits the primary's machine, or no machine
+            self.acknowledge(self._clock())  # with the digest that shows it
             self.fail(f"this side cannot run entry {sequence}, so the two have diverged: {error}")
             self.leave(self.failure)
             return
@@ -371,7 +374,7 @@ class Backup:
         ack = self.receiver.ack()
         if ack is not None:
             self._emit(FrameKind.ACK, ack.encode(), ack.received)
-            self._told_at, self._told_executed, self._told_durable = now, ack.executed, ack.durable
+            self._acked_at, self._told_executed, self._told_durable = now, ack.executed, ack.durable
             if self._detector is not None:
                 self._detector.sent(now)
 

@@ -33,12 +33,14 @@ class IdleMachine:
         self.deadline = self.journal = None
         self.emit: Callable[..., None] | None = None
         self.refusal = ""
+        self.takes: Callable[[], object] = lambda: None
         self.restored: Sections = []
 
     def run(self, entry: Entry) -> EpochResult:
         """See Machine."""
         if self.refusal:
             raise ValueError(self.refusal)
+        self.takes()
         self.sequence, self.time = entry.sequence, entry.time
         stop = any(event.kind == EventKind.CONTROL and event.data == STOP for event in entry.events)
         reason = EpochEnd.STOPPED if stop else EpochEnd.IDLE
@@ -100,6 +102,10 @@ class Follower:
     def _send(self, peer: bytes, data: bytes) -> Sent:
         self.sent.append(decode(data))
         return Sent.TAKEN
+
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
 
     def kinds(self) -> list[FrameKind]:
         """What this side has sent, in order."""

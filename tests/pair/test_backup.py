@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lz4.block
 import msgpack
 
 from ftvm.disk.errors import DiskFailure
-from ftvm.pair.backup import ANSWER_S, BackupState
+from ftvm.pair.backup import ANSWER_S, SHORT_EPOCH_S, BackupState
 from ftvm.scratch_disk import ScratchDisk
 from logging_channel.endpoint import Link
 from logging_channel.frame import FrameKind
-from logging_channel.messages import Goodbye, Heartbeat, Refuse, StateChunk
+from logging_channel.messages import Ack, Goodbye, Heartbeat, Refuse, StateChunk
 from tests.pair.bench import Follower
 
 SIZE = 1 << 20
@@ -47,7 +49,8 @@ def test_an_entry_that_the_machine_cannot_run_ends_it_in_words() -> None:
     side.entry(10)
     side.backup.execute(side.now)
     assert "diverged" in side.backup.failure and side.machine.refusal in side.backup.failure
-    assert side.sent[-1].kind is FrameKind.GOODBYE
+    assert side.kinds()[-2:] == [FrameKind.ACK, FrameKind.GOODBYE]
+    assert Ack.decode(side.sent[-2].body).digest == 8, "the digest after the last entry that could be run"
     assert "diverged" in Goodbye.decode(side.sent[-1].body).text
     assert not side.backup.execute(side.now), "entry 10 must not be run on a machine that missed entry 9"
     side.now += 60.0
@@ -98,3 +101,16 @@ def test_a_lost_connection_wakes_whoever_has_to_go_live() -> None:
     side.backup.receive(Link.DISCONNECTED, side.now)
     assert woken
     assert side.backup.suspect(side.now) is not None
+
+
+def test_the_execution_of_short_epochs_is_told_with_the_next_receipt_and_that_of_long_ones_at_once() -> None:
+    side = Follower()
+    side.follow()
+    side.backup.acknowledge(side.now)
+    for took, told in ((SHORT_EPOCH_S / 2, False), (SHORT_EPOCH_S * 2, True)):
+        side.machine.takes = partial(side.wait, took)
+        side.entry(side.machine.sequence + 1)
+        sent = len(side.sent)
+        assert side.backup.execute(side.now)
+        assert side.backup.report() is not told
+        assert (len(side.sent) > sent) is told
