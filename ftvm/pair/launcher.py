@@ -164,17 +164,21 @@ class Launcher:
             if code is None:
                 continue
             del self._sides[member]
-            now = time.monotonic()
-            short = now - side.started < SHORT_LIFE_S
-            self._delay[member] = min(RESPAWN_MAX_S, self._delay[member] * 2) if short else RESPAWN_MIN_S
-            self._spawn_at[member] = now + (self._delay[member] if short else 0.0)
             fields = self._said(side)
+            self._schedule(side, useful=bool(fields.get("term")))
             if code in (ExitCode.DONE, ExitCode.GUEST_FAILED) or fields.get("finished"):
                 self._failure = self._failure or str(fields.get("failure") or "")
                 self._finished = True
                 self._wait_for_the_other()
             elif self._stop_at is None:
                 self._say.warning(f"side {member} (process {side.process.pid}) has {_end(code)}")
+
+    def _schedule(self, side: SideProcess, useful: bool) -> None:
+        """When to start the next one: at once, but ever later while joiners die before they are in sync."""
+        now, member = time.monotonic(), side.member
+        fruitless = not useful and now - side.started < SHORT_LIFE_S
+        self._delay[member] = min(RESPAWN_MAX_S, self._delay[member] * 2) if fruitless else RESPAWN_MIN_S
+        self._spawn_at[member] = now + (self._delay[member] if fruitless else 0.0)
 
     def _wait_for_the_other(self) -> None:
         """The guest has ended on one side: the other one has it in its log."""

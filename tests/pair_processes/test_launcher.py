@@ -170,3 +170,13 @@ def test_the_command_answers_while_both_are_stopped(pair: PairProcess) -> None:
         for side in sides:
             side.signal(signal.SIGCONT)
     pair.wait_protected()
+
+
+def test_a_backup_that_dies_young_is_replaced_at_once(pair: PairProcess) -> None:
+    """Only joiners that die before they are of any use are started ever later."""
+    for _ in range(4):
+        pair.kill_backup()
+        start = time.monotonic()
+        until(lambda: any(side["role"] == "joining" for side in pair.status()["sides"].values()), "a joiner")
+        assert time.monotonic() - start < 5
+        pair.wait_protected()
