@@ -59,7 +59,8 @@ def _campaign(first: int, count: int, budget_s: float, go_on: bool) -> int:
         done += 1
     seconds = time.monotonic() - begin
     print(
-        f"{done} seeds from {first} in {seconds:.1f} s ({seconds / max(done, 1) * 1e3:.0f} ms each): {len(failed)} failed; "
+        f"{done} seeds from {first} in {seconds:.1f} s ({seconds / max(done, 1) * 1e3:.0f} ms each): "
+        f"{len(failed)} failed; "
         f"{terms} terms, {cold} cold starts, {outputs} outputs, {repeats} repeated"
     )
     return 1 if failed else 0

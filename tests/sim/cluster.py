@@ -53,6 +53,7 @@ class Setup:
     slowness: tuple[float, float] = (1.0, 1.0)  # of either side's processor
     arbiter_s: float = 0.004
     chunks_at_once: int = 16
+    busy: bool = False  # the guest computes most of the time
 
 
 class Side:
@@ -182,6 +183,13 @@ class Cluster:
         """Start the pair for the first time."""
         self._spawn_primary(self.sides[0])
         self._launcher()
+        if self.setup.busy:
+            self._keep_busy()
+
+    def _keep_busy(self) -> None:
+        if not self.ending:
+            self.type("b")
+            self.after(0.05, self._keep_busy)
 
     def _launcher(self) -> None:
         self.after(LAUNCHER_S, self._launcher)
@@ -201,12 +209,12 @@ class Cluster:
     def _fence(self) -> None:
         for side in self.sides:
             process, latest = side.process, self.arbiter.highest
-            if process is not None and process.born_term < latest and self.arbiter.grants[latest].winner != side.name:
-                if process.member.role is not Role.JOINING:
-                    self.note("launcher", "fences", process.name)
-                    process.kill()
-            if process is not None:
-                process.born_term = max(process.born_term, latest)
+            if process is None or process.born_term >= latest:
+                continue
+            if self.arbiter.grants[latest].winner != side.name and process.member.role is not Role.JOINING:
+                self.note("launcher", "fences", process.name)
+                process.kill()
+            process.born_term = latest
 
     def _replace(self) -> None:
         for side in self.sides:
@@ -214,10 +222,13 @@ class Cluster:
                 continue
             primary = side.other.process
             if primary is not None and primary.member.role is Role.PRIMARY and primary.member.listener is not None:
-                life = Process(self, side, len(side.lives) + 1)
-                side.lives.append(life)
-                self.note("launcher", "starts", life.name, "to join", primary.name)
-                self._begin(life, lambda: life.start_joining(primary.side.address, self.setup.threaded))
+                self._spawn_joiner(side, primary)
+
+    def _spawn_joiner(self, side: Side, primary: Process) -> None:
+        life = Process(self, side, len(side.lives) + 1)
+        side.lives.append(life)
+        self.note("launcher", "starts", life.name, "to join", primary.name)
+        self._begin(life, lambda: life.start_joining(primary.side.address, self.setup.threaded))
 
     def _start_cold(self) -> None:
         if max(side.respawn_at for side in self.sides) > self.now:
@@ -259,7 +270,8 @@ class Cluster:
 
     def accepting(self, random: Random) -> SideWorld | None:
         """A world that takes a new client now."""
-        worlds = [side.process.world for side in self.sides if side.process is not None and side.process.world.accepting]
+        living = [side.process for side in self.sides if side.process is not None]
+        worlds = [process.world for process in living if process.world.accepting]
         return random.choice(worlds) if worlds else None
 
     @property

@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from ftvm.disk.barrier import BarrierDisk, Operation
+from ftvm.disk.barrier import BarrierDisk
+from ftvm.disk.operation import Operation
 from ftvm.disk.simulated import SimulatedDisk, SimulatedStorage
 from ftvm.disk.storage import SECTOR
 

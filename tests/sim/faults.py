@@ -152,6 +152,8 @@ FAULTS: Final[dict[Fault, int]] = {
 }
 WILD: Final[dict[Fault, int]] = {**FAULTS, power: 8}
 
+AT_THE_END: Final = (kill, kill_at_point, cut, stop_at_point, partition)
+
 
 def heal(cluster: Cluster) -> None:
     """Nothing goes wrong any more."""

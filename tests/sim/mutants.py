@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Broken rules, one at a time: the simulation must notice each of them, else it proves nothing.
 
-    with MUTANTS["output rule off"]():
-        ...                                # every pair in here has that bug
+`with MUTANTS["the output rule is off"]():` gives every pair in that block the bug of that name.
 """
 
 from __future__ import annotations
@@ -19,12 +18,9 @@ from ftvm.pair.backup import Backup, BackupState
 from ftvm.pair.link import BackupLink, LinkState
 from ftvm.pair.member import Member, Role
 from ftvm.pair.transfer import StateSource
-from ftvm.service.journal import Journal
-from logging_channel.frame import decode
 from logging_channel.messages import Ack
 from logging_channel.output_rule import OutputMode, OutputRule
 from logging_channel.receiver import Receiver
-from logging_channel.session import Admission
 from logging_channel.window import Window
 from tests.sim.arbiter import SimArbiter
 from tests.sim.toy import ToyMachine
@@ -181,11 +177,6 @@ def _no_window(original: Any, self: Any, now: float) -> float:
     return 0.0
 
 
-@_mutant("frames of other sessions are taken", Admission, "admit")
-def _any_session(original: Any, self: Any, data: bytes) -> Any:
-    return decode(data)
-
-
 @_mutant("a snapshot misses what was written last", StateSource, "_dirty")
 def _misses_dirty(original: Any, self: Any) -> list[tuple[int, int]]:
     original(self)
@@ -221,12 +212,3 @@ def _hears_twice(original: Any, self: Any, data: bytes) -> None:
 def _unsynced_joiner(original: Any, self: Any, sections: Sections) -> None:
     self._sync_disks = lambda: None
     original(self, sections)
-
-
-@_mutant("late twins of resent writes are not waited for", Journal, "close")
-def _no_barrier(original: Any, self: Any, data: bytes, time: int) -> None:
-    pump, self._pump = self._pump, lambda time: None
-    original(self, data, time)
-    self._pump = pump
-    self._draining.clear()
-    pump(time)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from unittest.mock import patch
 
 from ftvm.pair import link, transfer
 from logging_channel.memory import Conditions
@@ -54,13 +55,10 @@ class Simulation:
 
     def run(self) -> Report:
         """Raises Violation, or whatever else breaks."""
-        before = link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS
-        if self.setup.chunks_at_once == 1:
-            link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS = 1, 0
-        try:
+        if self.setup.chunks_at_once > 1:
             return self._run()
-        finally:
-            link.CHUNKS_AT_ONCE, transfer.FEW_CHUNKS = before
+        with patch.object(link, "CHUNKS_AT_ONCE", 1), patch.object(transfer, "FEW_CHUNKS", 0):
+            return self._run()
 
     def _run(self) -> Report:
         cluster = self.cluster
@@ -91,7 +89,8 @@ class Simulation:
         cluster.run_until(cluster.now + chance.random() ** 2 * 0.3)
         cluster.peace = False
         table = faults.FAULTS if self.tame else faults.WILD
-        for fault in chance.choices(list(table), list(table.values()), k=1 if self.tame and chance.random() < 0.6 else 2):
+        together = 1 if self.tame and chance.random() < 0.6 else 2
+        for fault in chance.choices(list(table), list(table.values()), k=together):
             fault(cluster)
             cluster.run_until(cluster.now + chance.random() ** 3 * 0.4)
 
@@ -128,8 +127,7 @@ class Simulation:
         self._ask_to_end(chance.random() < 0.5)
         if not calm:
             cluster.run_until(cluster.now + chance.random() * 0.004)
-            fault = chance.choice([faults.kill, faults.kill_at_point, faults.cut, faults.stop_at_point, faults.partition])
-            fault(cluster)
+            chance.choice(faults.AT_THE_END)(cluster)
         end = cluster.now + SETTLE_S
         while any(side.process is not None for side in cluster.sides):
             if cluster.now > end:
@@ -190,6 +188,7 @@ def choose_setup(chance: Random) -> Setup:
         slowness=(chance.choice((1.0, 1.0, 2.5)), chance.choice((1.0, 1.0, 2.5))),
         arbiter_s=chance.choice((0.004, 0.03)),
         chunks_at_once=chance.choice((16, 1)),
+        busy=chance.random() < 0.3,
     )
 
 

@@ -133,6 +133,8 @@ class ToyMachine:
             step = min(room, self._burst)
             self._burst -= step
             self.clock += step
+            if step and self.clock >> 22 != self.clock - step >> 22:
+                self._line += "."
             return step > 0
         self._chance = self._chance * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
         job = self._jobs[(self._chance >> 33) % min(4, len(self._jobs))]
