@@ -313,7 +313,10 @@ class Machine:
     def _restore(self, named: dict[str, bytes]) -> None:
         if missing := [name for name in ("hart", "machine", "ram") if name not in named]:
             raise ValueError(f"it has no section {missing[0]!r}")
-        state = msgpack.unpackb(named["machine"])
+        try:
+            state = msgpack.unpackb(named["machine"])
+        except Exception as error:  # of many kinds, some without words
+            raise ValueError(f"its section 'machine' is not msgpack: {error!r}") from None
         if type(state) is dict and state.get("version") != STATE_VERSION:
             raise ValueError(f"it has version {state.get('version')!r}, this ftvm reads {STATE_VERSION}")
         check_form(self._state(), state, "machine")

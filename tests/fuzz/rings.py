@@ -64,8 +64,8 @@ def _host(take: Reader) -> Step:
 
 STEPS: list[Callable[[Reader], Step]] = [
     lambda take: ("kick", *take("<B"), True), lambda take: ("ready",), _submit, _submit,
-    lambda take: ("kick", *take("<B"), True), lambda take: ("collect", *take("<B")), lambda take: ("want", *take("<BB")), lambda take: ("ack",), _host, _register,
-    _poke, _describe, _offer, _start,
+    lambda take: ("kick", *take("<B"), True), lambda take: ("collect", *take("<B")),
+    lambda take: ("want", *take("<BB")), lambda take: ("ack",), _host, _register, _poke, _describe, _offer, _start,
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ CASES = {
     "machine-file": 800, "image": 600, "nbd-client": 600, "driver": 800, "virtqueue": 200,
 }  # fmt: skip
 RISKY_CASES = 60
+GUESTS = 25
 
 
 def test_every_target_has_a_slice() -> None:
@@ -96,3 +97,10 @@ def test_guidance_keeps_what_reaches_new_lines(tmp_path: Path) -> None:
     assert report.corpus > len(TARGETS["request"].samples())
 
 
+
+
+def test_no_guest_hurts_the_host() -> None:
+    """Generated guests on the whole machine, each run twice: no crash, no hang, no growth, and no difference."""
+    command = [sys.executable, "-m", "tests.fuzz", "hostile-guest", "--seed", "1", "--cases", str(GUESTS)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=110, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -41,10 +41,10 @@ def config_of(kernel: str = "console", memory: str = "16 MiB", cmdline: str = ""
     return parse({"name": "box", "machine": machine, **tables}, "box")
 
 
-def blockd_config(cmdline: str = "crash=on", size: str = "1 MiB", **tables: object) -> MachineConfig:
-    """The driver VM with one disk."""
-    disk = [{"image": "disk0.img", "size": size}]
-    return config_of("blockd", cmdline=cmdline, disk=disk, service={"block": {}}, **tables)
+def blockd_config(cmdline: str = "crash=on", memory: str = "16 MiB", **tables: object) -> MachineConfig:
+    """The driver VM with one disk of 1 MiB."""
+    disk = [{"image": "disk0.img", "size": "1 MiB"}]
+    return config_of("blockd", memory, cmdline, disk=disk, service={"block": {}}, **tables)
 
 
 def image_of(code: Asm) -> LoadedImage:
