@@ -184,6 +184,7 @@ class GoodbyeCode(IntEnum):
     LEAVING = 4  # this side leaves the pair (own disk failed, divergence, new hello wanted)
     GAP = 5  # an entry is missing: come back with a new hello
     OTHER = 6
+    DIVERGED = 7  # the digests differ: the peer is to keep its state for post-mortem, and stop
 
 
 @dataclass(frozen=True, slots=True)

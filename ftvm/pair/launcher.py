@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The host process of `ftvm pair`: starts two sides, fences the one that a term has passed, replaces what died.
 
-    every turn   a new grant of the arbiter  ->  SIGKILL to the side that it passes (its connections reset at once)
+    every turn   a new grant of the arbiter  ->  SIGKILL to the side that it passes: to a primary at once, so that its
+                                                 connections reset, to a backup that runs after a grace period, since
+                                                 it has none, and may have a state to keep (divergence)
                  a side has ended in order   ->  wait for the other, done
                  a side has died             ->  start a joiner in its place, as soon as there is a primary to join
                  both have died              ->  told, exit 1
@@ -37,6 +39,7 @@ GRACE_S = 5.0
 RESPAWN_MIN_S = 0.2
 RESPAWN_MAX_S = 10.0
 SHORT_LIFE_S = 5.0
+BACKUP_GRACE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class SideProcess:
     term: int  # the latest grant when it was started or adopted
     child: subprocess.Popen[bytes] | None  # None when adopted
     started: float
+    fence_at: float | None = None  # when its grace ends, after a term has passed it
 
     def exit_code(self) -> int | None:
         """None while it lives; for an adopted process that is gone, nobody knows: -1."""
@@ -83,6 +87,7 @@ class Launcher:
         self._delay = dict.fromkeys(SIDES, RESPAWN_MIN_S)
         self._spawn_at = dict.fromkeys(SIDES, 0.0)
         self._term = 0
+        self._winner = ""  # of that term
         self._stop_at: float | None = None
         self._stopped_backup = False
         self._finished = False  # the guest has ended in order, or has failed: as a side saw it
@@ -97,7 +102,7 @@ class Launcher:
         self._adopt()
         self._services = self._open()
         if not self._sides:
-            self._term = self._latest_term()
+            self._follow(self._first_look())
             self._spawn(first_primary(self.config, self.state), None)
         while True:
             self._print()
@@ -118,14 +123,13 @@ class Launcher:
             self._stop_at = time.monotonic()
 
     def _adopt(self) -> None:
-        term = self._latest_term()
+        self._follow(self._first_look())
         for side in SIDES:
             process = Process.load(read_json(self.state.status(side)).get("process"))
             if process is not None and process.alive:
                 self._say.info(f"adopting side {side}, process {process.pid}")
-                self._sides[side] = SideProcess(side, process, term, None, time.monotonic())
+                self._sides[side] = SideProcess(side, process, self._term, None, time.monotonic())
                 self._tails[side].skip()
-        self._term = term
         if self._sides:
             self._adopt_recording([self._said(side).get("record") for side in self._sides.values()])
 
@@ -138,16 +142,23 @@ class Launcher:
         self._record = record
 
     def _fence(self) -> None:
-        grant = self._latest()
-        if grant is None or grant.term == self._term:
-            return
-        self._term = grant.term
+        now, before, grant = time.monotonic(), self._winner, self._latest()
+        if grant is not None and grant.term != self._term:
+            self._follow(grant)
+            for side in self._sides.values():
+                if side.member != grant.winner and side.term < grant.term and not self._joining(side):
+                    waits = side.member != before and not side.process.stopped
+                    side.fence_at = now + BACKUP_GRACE_S if waits else now
+                side.term = grant.term
         for side in self._sides.values():
-            passed = side.member != grant.winner and side.term < grant.term
-            if passed and side.exit_code() is None and not self._joining(side):
-                self._say.info(f"fencing side {side.member}: term {grant.term} was granted to side {grant.winner}")
+            if side.fence_at is not None and now >= side.fence_at and side.exit_code() is None:
+                side.fence_at = None
+                self._say.info(f"fencing side {side.member}: term {self._term} was granted to side {self._winner}")
                 side.process.signal(signal.SIGKILL)
-            side.term = grant.term
+
+    def _follow(self, grant: Grant | None) -> None:
+        if grant is not None:
+            self._term, self._winner = grant.term, grant.winner
 
     def _joining(self, side: SideProcess) -> bool:
         """A joiner was never in sync, so no term can pass it."""
@@ -276,11 +287,8 @@ class Launcher:
                 self._say.warning(self._warned)
             return None
 
-    def _latest_term(self) -> int:
-        if not self._arbiter.path.exists():
-            return 0
-        grant = self._arbiter.latest()
-        return 0 if grant is None else grant.term
+    def _first_look(self) -> Grant | None:
+        return self._arbiter.latest() if self._arbiter.path.exists() else None
 
 
 class _Tail:

@@ -307,7 +307,7 @@ class BackupLink:
         if mismatch is None:
             return
         self.diverged = mismatch
-        self.goodbye(GoodbyeCode.LEAVING, f"divergence: {mismatch}")
+        self.goodbye(GoodbyeCode.DIVERGED, f"divergence: {mismatch}")
         self.lose(f"divergence: {mismatch}", self._clock())
 
     def _pump_state(self, now: float) -> None:

@@ -46,6 +46,7 @@ from ftvm.world.host import HostWorld
 from ftvm.world.poller import Poller
 from logging_channel.endpoint import Endpoint
 from logging_channel.errors import ChannelError
+from logging_channel.messages import GoodbyeCode
 from logging_channel.transport import Dialer, Listener
 from replay.errors import LogError
 
@@ -144,12 +145,27 @@ class Side:
             else:
                 self._begin_as_joiner(self.options.join)
             self._loop()
+            self._keep_diverged()
         except (DiskFailure, LogError) as error:
             self._give_up(str(error))
             return ExitCode.LEFT
         finally:
             self._close()
         return self._exit_code()
+
+    def _keep_diverged(self) -> None:
+        """The two sides differ: keep this one's machine for whoever looks into it, as a log that begins with it."""
+        backup = self.member.backup
+        if backup is None or backup.goodbye is None or backup.goodbye.code != GoodbyeCode.DIVERGED:
+            return
+        path = self._state.side(self.options.member) / f"diverged-{self._machine.sequence}.log"
+        header = header_of(self._config, self._image, to_toml(self._config).encode())
+        try:
+            Recording.begin(path, header, self._machine, (), replace=True).close()
+        except LogError as error:
+            self._say.error(f"this side's state cannot be kept: {error}")
+            return
+        self._say.warning(f"this side's machine after entry {self._machine.sequence} is kept in {path}")
 
     def stop(self) -> None:
         """An operator wants this side to end; safe to call from a signal handler."""

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ftvm.pair_process import PairProcess
+from replay.log_reader import LogReader
 from tests.pair_processes.load import Load
 from tests.pair_processes.test_launcher import until
 
@@ -77,6 +78,11 @@ def test_a_divergence_is_noticed_told_and_survived(pair: PairProcess) -> None:
         pair.wait_protected()
         assert pair.backup_pid() != victim
         assert load.retried == 0, "clients have noticed it"
+        kept = list(pair.state.path.glob("[ab]/diverged-*.log"))
+        assert len(kept) == 1, "the diverged side has not kept its state"
+        with LogReader(kept[0]) as reader:
+            state = reader.state()
+        assert state is not None and {"hart", "machine", "ram"} <= {name for name, _ in state.sections}
         pair.kill_primary()
         load.answered(100)
         pair.wait_protected()
