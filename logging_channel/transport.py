@@ -26,12 +26,12 @@ import errno
 import ipaddress
 import os
 import select
+import struct
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import zmq
 import zmq.utils.z85
-from zmq.utils.monitor import recv_monitor_message
 
 from logging_channel.endpoint import LISTENER, Arrival, Link, Sent
 from logging_channel.errors import ChannelError
@@ -41,6 +41,7 @@ HIGH_WATER = 2048  # messages per connection and direction; the window keeps far
 HANDSHAKE_MS = 2000
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _GONE_REMEMBERED = 64
+_MONITOR = struct.Struct("=Hi")  # event, value (zmq.utils.monitor does this too, but imports asyncio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +211,7 @@ class _Endpoint:
         news = []
         with contextlib.suppress(zmq.Again):
             while True:
-                message = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                news.append((int(message["event"]), int(message["value"])))
+                news.append(_MONITOR.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0]))
         return news
 
     def close(self, linger_ms: int = 0) -> None:
