@@ -4,6 +4,7 @@
     --quick        within two minutes: shorter measurements, five kills
     --json         print the JSON list of {name, value, unit, goal, met} instead of the table
     --out FILE     also write the JSON list to FILE (bench.json unless --json or --only is given)
+    --page FILE    also put the table between the marks of a Markdown page (docs/benchmarks.md)
     --only NAME    one section (may be given more than once)
 
 A section that fails becomes a figure without a value that says why, and exit code 1. Goals that are not met do not
@@ -27,7 +28,7 @@ from rich.console import Console
 from bench import block, engine, kills, pair, qemu
 from bench.effort import FULL, QUICK, Bench, Effort
 from bench.figure import Figure
-from bench.report import show
+from bench.report import show, write_page
 
 Section = Callable[[Bench], Iterator[Figure]]
 SECTIONS: Final[dict[str, Section]] = {
@@ -60,7 +61,8 @@ def run_section(name: str, effort: Effort, say: Callable[[str], None]) -> list[F
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--only", multiple=True, type=click.Choice(list(SECTIONS)), help="Only this section; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the JSON to FILE.")
-def main(quick: bool, as_json: bool, only: Sequence[str], out: Path | None) -> None:
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Also put it into a page.")
+def main(quick: bool, as_json: bool, only: Sequence[str], out: Path | None, page: Path | None) -> None:
     """Measure ftvm against baselines in the same run."""
     errors = Console(stderr=True, highlight=False, markup=False)
     start = time.monotonic()
@@ -77,6 +79,8 @@ def main(quick: bool, as_json: bool, only: Sequence[str], out: Path | None) -> N
         out = Path("bench.json")
     if out is not None:
         out.write_text(text + "\n")
+    if page is not None:
+        write_page(page, figures, f"{'A quick run' if quick else 'A full run'} of {time.strftime('%Y-%m-%d')}")
     errors.print(f"{time.monotonic() - start:5.0f} s  done")
     if any(figure.name.endswith(": failed") for figure in figures):
         raise SystemExit(1)
