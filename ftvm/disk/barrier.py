@@ -36,9 +36,10 @@ _ZERO_CHUNK: Final = bytes(CHUNK)
 class BarrierDisk:
     """Implements the block device's backend, and what the pair needs of a disk. For one thread beside the worker."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.synchronous = False  # wait for pending syncs before a write: a lone side must see its errors at once
+    def __init__(self, storage: Storage, name: str) -> None:
+        """`name` is told with a failure."""
         self._storage = storage
+        self._name = name
         self._changed = threading.Condition()
         self._queue: deque[Operation] = deque()
         self._queued_bytes = 0
@@ -92,8 +93,6 @@ class BarrierDisk:
         if self._dirty is not None and operation.length:
             last = (operation.offset + operation.length - 1) // CHUNK
             self._dirty.update(range(operation.offset // CHUNK, last + 1))
-        if self._queue and self.synchronous:
-            self.drain()
         if self._queue:
             self._enqueue(operation)
         else:
@@ -167,7 +166,7 @@ class BarrierDisk:
 
     def _fail(self, error: Exception) -> DiskFailure:
         if self._failure is None:
-            self._failure = DiskFailure(f"this side's disk failed: {error}")
+            self._failure = DiskFailure(f"this side's disk failed: {self._name}: {error}")
         return self._failure
 
     def check(self) -> None:

@@ -22,7 +22,7 @@ class DiskImage(BarrierDisk):
     """An image file of `size` bytes, made sparse when missing. DiskRefused when it is in use or of another size."""
 
     def __init__(self, path: Path | str, size: int, create: bool = True) -> None:
-        super().__init__(FileStorage(Path(path), size, create))
+        super().__init__(FileStorage(Path(path), size, create), str(path))
         self.path = Path(path)
         self._spill = self._recovered_spill()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -81,7 +81,7 @@ class SimulatedDisk(BarrierDisk):
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.storage = SimulatedStorage(size, random.Random(seed))
-        super().__init__(self.storage)
+        super().__init__(self.storage, "simulated disk")
 
     @property
     def queued(self) -> int:

@@ -126,17 +126,6 @@ def test_a_failure_behind_a_flush_is_never_taken_for_durable(at: int) -> None:
         disk.read(0, SECTOR)
 
 
-def test_a_synchronous_disk_tells_of_its_errors_at_once() -> None:
-    """For a lone side: the write itself waits for pending syncs and raises."""
-    disk = SimulatedDisk(SIZE)
-    disk.synchronous = True
-    disk.write(0, block(1))
-    disk.flush()
-    disk.storage.fail_at = 3
-    with pytest.raises(DiskFailure):
-        disk.write(0, block(2))
-
-
 def test_the_queue_is_bounded() -> None:
     """A guest that writes faster than the storage syncs waits for it."""
     disk = SimulatedDisk(64 << 20)
