@@ -304,7 +304,8 @@ def _unpack(fields: Any) -> Pending:
     if type(fields) is not list or [type(field) for field in fields] != _FIELDS:
         raise ValueError(f"journal state has an impossible request {str(fields)[:80]}")
     pending = Pending(*fields)
-    whole = 0 <= pending.offset < 1 << 64 and 0 <= pending.length < 1 << 32 and 0 <= pending.number < 1 << 64
-    if not whole or not 0 <= pending.kind <= 0xFFFF or not 0 <= pending.flags <= 0xFFFF:
+    whole = 0 <= pending.offset < 1 << 64 and 0 <= pending.length < 1 << 32
+    counts = (pending.number, pending.connection, pending.submitted, pending.deaths)
+    if not whole or min(counts) < 0 or max(counts) >= 1 << 62 or not 0 <= pending.kind <= 0xFFFF or not 0 <= pending.flags <= 0xFFFF:
         raise ValueError(f"journal state has an impossible request {pending.number}")
     return pending
