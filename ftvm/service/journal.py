@@ -306,6 +306,7 @@ def _unpack(fields: Any) -> Pending:
     pending = Pending(*fields)
     whole = 0 <= pending.offset < 1 << 64 and 0 <= pending.length < 1 << 32
     counts = (pending.number, pending.connection, pending.submitted, pending.deaths)
-    if not whole or min(counts) < 0 or max(counts) >= 1 << 62 or not 0 <= pending.kind <= 0xFFFF or not 0 <= pending.flags <= 0xFFFF:
+    codes = (pending.kind, pending.flags)
+    if not whole or min(*counts, *codes) < 0 or max(counts) >= 1 << 62 or max(codes) > 0xFFFF:
         raise ValueError(f"journal state has an impossible request {pending.number}")
     return pending
