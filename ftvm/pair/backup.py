@@ -93,6 +93,7 @@ class Backup:
         self.goodbye: Goodbye | None = None
         self.refusal = ""
         self.failure = ""
+        self.diverged = False  # from the primary, as either of the two has found
         self.primary = Heartbeat(0, 0, 0, 0, False)
         self.receiver = Receiver()
         self.recent: deque[tuple[Entry, EpochResult]] = deque()  # executed, perhaps not yet in the primary's recording
@@ -206,7 +207,7 @@ class Backup:
         except (ValueError, LogError) as error:  # the entry fits the primary's machine, or no machine
             self.acknowledge(self._clock())  # with the digest that shows it
             self.fail(f"this side cannot run entry {sequence}, so the two have diverged: {error}")
-            self.leave(self.failure)
+            self.leave(self.failure, GoodbyeCode.DIVERGED)
             return
         with self.lock:
             self._gate.rule.forget(self.receiver.released)
@@ -259,10 +260,11 @@ class Backup:
         with self.lock:
             self._fail(text)
 
-    def leave(self, text: str) -> None:
+    def leave(self, text: str, code: GoodbyeCode = GoodbyeCode.LEAVING) -> None:
         """Tell the primary that this side gives up, and take nothing more."""
         with self.lock:
-            self._emit(FrameKind.GOODBYE, Goodbye(int(GoodbyeCode.LEAVING), text).encode())
+            self.diverged |= code is GoodbyeCode.DIVERGED
+            self._emit(FrameKind.GOODBYE, Goodbye(int(code), text).encode())
             self.state = BackupState.OVER
             self.receiver.stop()
 
@@ -304,6 +306,7 @@ class Backup:
                 self.receiver.released = self.primary.released
         elif kind is FrameKind.GOODBYE:
             self.goodbye = Goodbye.decode(frame.body)
+            self.diverged |= self.goodbye.code == GoodbyeCode.DIVERGED
             self.on_work()
         elif kind is FrameKind.WELCOME and self.state is BackupState.ASKING:
             self._welcome(Welcome.decode(frame.body), now)

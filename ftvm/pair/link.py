@@ -90,7 +90,7 @@ class BackupLink:
         self.state = LinkState.ABSENT
         self.member = ""
         self.lost_because = ""
-        self.diverged: Mismatch | None = None
+        self.diverged = ""  # how this side or the backup has seen that the two differ; for an alarm
         self.acknowledged = 0  # last entry that the backup, also one that was lost meanwhile, has acknowledged
         self.recorded = 0  # last entry in this side's recording, told to the backup
         self.pause_s = 0.0  # how long the last snapshot held the guest
@@ -289,7 +289,10 @@ class BackupLink:
             self._source.grant(StateCredit.decode(frame.body))
             self._pump_state(now)
         elif frame.kind is FrameKind.GOODBYE:
-            self.lose(f"it left: {Goodbye.decode(frame.body).text}", now)
+            goodbye = Goodbye.decode(frame.body)
+            if goodbye.code == GoodbyeCode.DIVERGED:
+                self.diverged = goodbye.text
+            self.lose(f"it left: {goodbye.text}", now)
 
     def _acknowledged(self, ack: Ack, now: float) -> None:
         sender = self.sender
@@ -306,7 +309,7 @@ class BackupLink:
     def _judge(self, mismatch: Mismatch | None) -> None:
         if mismatch is None:
             return
-        self.diverged = mismatch
+        self.diverged = str(mismatch)
         self.goodbye(GoodbyeCode.DIVERGED, f"divergence: {mismatch}")
         self.lose(f"divergence: {mismatch}", self._clock())
 

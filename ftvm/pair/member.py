@@ -213,6 +213,7 @@ class Member:
         assert self.live is not None and self.link is not None
         self._drain_listener(now)
         self.link.tick(now)
+        self._tell_divergence(self.link)
         if self.link.state is LinkState.LOST and not self._ended_on_both() and not self._go_on_alone(now):
             return ASK_AGAIN_S
         if self._recording is not None:
@@ -223,6 +224,12 @@ class Member:
         if self.live.end is not None:
             return self._finish(now)
         return min(wait, self.parts.timing.heartbeat_ms / 2e3)
+
+    def _tell_divergence(self, link: BackupLink) -> None:
+        """Whatever the arbiter will say, and whether or not the backup was in sync: the operator must know."""
+        if link.diverged:
+            self.alarm(f"divergence: {link.diverged}")
+            link.diverged = ""
 
     def _drain_listener(self, now: float) -> None:
         assert self.link is not None
@@ -268,8 +275,6 @@ class Member:
             self._stop(Role.STOPPED, "stopped without its backup and without the arbiter: another side may be live")
         if not grant:
             return False
-        if self.link.diverged is not None:
-            self.alarm(f"divergence: {self.link.diverged}")
         self.term += 1
         self.parts.ledger.took_over(self.term, self.executed)
         self.link.alone(self.term)
@@ -303,6 +308,7 @@ class Member:
         if self._farewell is None:
             self._farewell = now + FAREWELL_S
         self.gate.flush()
+        self._tell_divergence(self.link)
         if now < self._farewell and not (self.link.everything_executed() and self.gate.rule.held == 0):
             return 0.001
         self.link.goodbye(GoodbyeCode.POWER_OFF, self.live.end.name.lower())

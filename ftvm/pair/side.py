@@ -34,6 +34,7 @@ from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
+from ftvm.pair.post_mortem import keep_diverged
 from ftvm.pair.services import ServiceError, addresses, open_services
 from ftvm.recording import Recording, header_of, keep_aside
 from ftvm.say import Say
@@ -46,7 +47,6 @@ from ftvm.world.host import HostWorld
 from ftvm.world.poller import Poller
 from logging_channel.endpoint import Endpoint
 from logging_channel.errors import ChannelError
-from logging_channel.messages import GoodbyeCode
 from logging_channel.transport import Dialer, Listener
 from replay.errors import LogError
 
@@ -106,7 +106,7 @@ class Side:
             self._poller, lambda: self._console(state), self._block, self._notice, self._open_services
         )
         self._recording: Recording | None = None
-        self._status = StatusWriter(state, options.member, config.name)
+        self._status = StatusWriter(state, options.member, config.name, background=True)
         self._arbiter = arbiter_of(config, state)
         self._ledger = ImageLedger(state.side(options.member), config.name)
         self.notices: list[str] = []
@@ -156,13 +156,12 @@ class Side:
     def _keep_diverged(self) -> None:
         """The two sides differ: keep this one's machine for whoever looks into it, as a log that begins with it."""
         backup = self.member.backup
-        if backup is None or backup.goodbye is None or backup.goodbye.code != GoodbyeCode.DIVERGED:
+        if backup is None or not backup.diverged:
             return
-        path = self._state.side(self.options.member) / f"diverged-{self._machine.sequence}.log"
         header = header_of(self._config, self._image, to_toml(self._config).encode())
         try:
-            Recording.begin(path, header, self._machine, (), replace=True).close()
-        except LogError as error:
+            path = keep_diverged(self._state.side(self.options.member), header, self._machine)
+        except (LogError, OSError) as error:
             self._say.error(f"this side's state cannot be kept: {error}")
             return
         self._say.warning(f"this side's machine after entry {self._machine.sequence} is kept in {path}")

@@ -13,7 +13,7 @@ from ftvm.pair.backup import ANSWER_S, SHORT_EPOCH_S, BackupState
 from ftvm.scratch_disk import ScratchDisk
 from logging_channel.endpoint import Link
 from logging_channel.frame import FrameKind
-from logging_channel.messages import Ack, Goodbye, Heartbeat, Refuse, StateChunk
+from logging_channel.messages import Ack, Goodbye, GoodbyeCode, Heartbeat, Refuse, StateChunk
 from tests.pair.bench import Follower
 
 SIZE = 1 << 20
@@ -51,7 +51,9 @@ def test_an_entry_that_the_machine_cannot_run_ends_it_in_words() -> None:
     assert "diverged" in side.backup.failure and side.machine.refusal in side.backup.failure
     assert side.kinds()[-2:] == [FrameKind.ACK, FrameKind.GOODBYE]
     assert Ack.decode(side.sent[-2].body).digest == 8, "the digest after the last entry that could be run"
-    assert "diverged" in Goodbye.decode(side.sent[-1].body).text
+    goodbye = Goodbye.decode(side.sent[-1].body)
+    assert goodbye.code == GoodbyeCode.DIVERGED and "diverged" in goodbye.text
+    assert side.backup.diverged, "its machine is to be kept"
     assert not side.backup.execute(side.now), "entry 10 must not be run on a machine that missed entry 9"
     side.now += 60.0
     assert side.backup.suspect(side.now) is None, "it is this side that is broken, not the primary"
@@ -114,3 +116,11 @@ def test_the_execution_of_short_epochs_is_told_with_the_next_receipt_and_that_of
         assert side.backup.execute(side.now)
         assert side.backup.report() is not told
         assert (len(side.sent) > sent) is told
+
+
+def test_a_primary_that_says_that_the_two_differ_makes_it_keep_its_machine() -> None:
+    side = Follower()
+    side.follow()
+    assert not side.backup.diverged
+    side.tell(FrameKind.GOODBYE, Goodbye(int(GoodbyeCode.DIVERGED), "divergence: digests differ").encode())
+    assert side.backup.diverged and side.backup.goodbye is not None

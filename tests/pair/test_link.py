@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ftvm.gate import Gate
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import BackupLink, LinkState
 from ftvm.world.simulated import SimulatedWorld
 from logging_channel.endpoint import Sent
 from logging_channel.frame import Frame, FrameKind, decode
-from logging_channel.messages import Ack, Heartbeat, StateCredit
+from logging_channel.messages import Ack, Goodbye, GoodbyeCode, Heartbeat, StateCredit
 from logging_channel.session import Session
 from replay.entry import Entry, EpochResult
 from tests.pair.bench import IDENTITY, TERM, IdleMachine
@@ -92,3 +94,14 @@ def test_a_stream_of_entries_does_not_keep_heartbeats_from_telling_what_is_recor
     assert leader.link.state is LinkState.PROTECTED, leader.link.lost_because
     assert len(leader.heartbeats()) >= 20
     assert leader.heartbeats()[-1].recorded >= 95
+
+
+@pytest.mark.parametrize("code", [GoodbyeCode.DIVERGED, GoodbyeCode.LEAVING])
+def test_a_backup_that_finds_the_divergence_first_is_believed(code: GoodbyeCode) -> None:
+    """It leaves before this side has run the entry whose digest would show it; other goodbyes are no divergence."""
+    leader = Leader()
+    leader.protect()
+    leader.link.announce(Entry(8, 0, 8, 8, 1), 7, leader.now)
+    leader.tell(FrameKind.GOODBYE, Goodbye(int(code), "this side cannot run entry 8").encode())
+    assert leader.link.state is LinkState.LOST
+    assert ("entry 8" in leader.link.diverged) is (code is GoodbyeCode.DIVERGED)

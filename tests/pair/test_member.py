@@ -76,3 +76,11 @@ def test_a_stop_is_in_order_once_the_arbiter_has_granted(lonely: Lonely) -> None
     lonely.steps(5)
     assert lonely.member.finished
     assert not lonely.member.superseded
+
+
+def test_a_divergence_is_an_alarm_at_once_whatever_the_arbiter_says(lonely: Lonely) -> None:
+    assert lonely.member.link is not None
+    lonely.member.link.diverged = "the digests differ after entry 5"
+    lonely.steps(3)
+    assert lonely.arbiter.away and len(lonely.member.alarms) == 1
+    assert "divergence: the digests differ after entry 5" in lonely.member.alarms[0]
