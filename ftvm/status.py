@@ -49,8 +49,10 @@ class StatusWriter:
     becomes `log_bytes_per_s`.
     """
 
-    def __init__(self, state: StateDir, side: str, name: str) -> None:
+    def __init__(self, state: StateDir, side: str, name: str, background: bool = False) -> None:
+        """With `background`, what is not urgent is written by a thread: a rename may take milliseconds."""
         self._path = state.status(side)
+        self._thread = _LatestWriter(self._write) if background else None
         self._fields: dict[str, Any] = {"name": name, "side": side, "process": Process.current().save()}
         self._due = float("-inf")
         self._rate_since = float("-inf")
@@ -69,10 +71,17 @@ class StatusWriter:
         self._due = now + PERIOD_S
         self._measure(now)
         self._fields["updated"] = now
+        content = json.dumps(self._fields, separators=(",", ":")).encode()
+        if self._thread is None:
+            self._write(content)
+        else:
+            self._thread.put(content, wait=urgent)
+
+    def _write(self, content: bytes) -> None:
         try:
-            write_atomically(self._path, json.dumps(self._fields, separators=(",", ":")).encode())
+            write_atomically(self._path, content)
         except OSError:
-            self._due = now + 10 * PERIOD_S
+            self._due += 10 * PERIOD_S
 
     def _measure(self, now: float) -> None:
         total = self._fields.get("log_bytes")
@@ -81,6 +90,37 @@ class StatusWriter:
         elapsed = now - self._rate_since
         self._fields["log_bytes_per_s"] = round((total - self._rate_bytes) / elapsed) if elapsed < 1e9 else 0
         self._rate_since, self._rate_bytes = now, total
+
+
+class _LatestWriter:
+    """A thread that writes the latest content that it was given; older ones that it did not come to are skipped."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._changed = threading.Condition()
+        self._given = self._written = 0
+        self._content = b""
+        threading.Thread(target=self._run, name="status", daemon=True).start()
+
+    def put(self, content: bytes, wait: bool) -> None:
+        """Write this, and return when it is written if `wait`."""
+        with self._changed:
+            self._given += 1
+            mine, self._content = self._given, content
+            self._changed.notify_all()
+            while wait and self._written < mine:
+                self._changed.wait()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._written == self._given:
+                    self._changed.wait()
+                number, content = self._given, self._content
+            self._write(content)
+            with self._changed:
+                self._written = number
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ftvm.arbiter.arbiter import Grant
 from ftvm.arbiter.file import FileArbiter
 from ftvm.commands.status import describe
 from ftvm.process import Process
-from ftvm.state_dir import StateDir
+from ftvm.state_dir import StateDir, read_json
 from ftvm.status import FIGURES, ROLES, Claim, StatusWriter, read_status, shown_roles
 
 ME = Process.current()
@@ -296,3 +296,22 @@ def test_a_reader_never_sees_half_a_file(state: StateDir, start: Start) -> None:
     grant(state, "a")
     for _ in range(100):
         assert roles(read_status(state))[0] == "primary"
+
+
+def test_a_background_writer_writes_the_latest_and_waits_for_what_is_urgent(tmp_path: Path) -> None:
+    """A change of role is in the file on return; of what came meanwhile only the latest has to be."""
+    state = StateDir(tmp_path / "state")
+    state.create()
+    writer = StatusWriter(state, "a", "disk0", background=True)
+    writer.update(1.0, role="primary", term=1)
+    assert read_json(state.status("a"))["role"] == "primary"
+    for number in range(50):
+        writer.update(2.0 + number, sequence=number)
+    writer.update(100.0, role="stopped", sequence=50)
+    fields = read_json(state.status("a"))
+    assert (fields["role"], fields["sequence"]) == ("stopped", 50)
+    writer.update(101.0, sequence=51)
+    end = time.monotonic() + 5
+    while read_json(state.status("a"))["sequence"] != 51:
+        assert time.monotonic() < end, "the last update was not written"
+        time.sleep(0.01)
