@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from tests.sim.run import Simulation, simulate, tell
+from tests.sim.run import Simulation, command, simulate, tell
 
 
 def main() -> int:
@@ -21,19 +21,20 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="seeds of a campaign")
     parser.add_argument("--budget-seconds", type=float, default=60.0, help="a campaign ends after so long")
     parser.add_argument("--go-on", action="store_true", help="a campaign goes on after a failing seed")
+    parser.add_argument("--guest", choices=("toy", "blockd", "console"), default="toy", help="the machine's guest")
     options = parser.parse_args()
     if options.seed is None:
-        return _campaign(options.first, options.count, options.budget_seconds, options.go_on)
-    return _one(options.seed, options.steps, options.verbose)
+        return _campaign(options.first, options.count, options.budget_seconds, options.go_on, options.guest)
+    return _one(options.seed, options.steps, options.verbose, options.guest)
 
 
-def _one(seed: int, steps: int | None, verbose: bool) -> int:
-    simulation = Simulation(seed, steps)
+def _one(seed: int, steps: int | None, verbose: bool, guest: str) -> int:
+    simulation = Simulation(seed, steps, guest)
     code = 0
     try:
         print(simulation.run())
     except Exception as error:
-        error.add_note(f"replay: python -m tests.sim {seed}" + ("" if steps is None else f" --steps {steps}"))
+        error.add_note(command(seed, steps, guest))
         traceback.print_exc()
         code = 1
     if verbose or code:
@@ -41,19 +42,19 @@ def _one(seed: int, steps: int | None, verbose: bool) -> int:
     return code
 
 
-def _campaign(first: int, count: int, budget_s: float, go_on: bool) -> int:
+def _campaign(first: int, count: int, budget_s: float, go_on: bool, guest: str) -> int:
     begin, done, failed = time.monotonic(), 0, []
     outputs = terms = cold = repeats = 0
     for seed in range(first, first + count):
         if time.monotonic() - begin > budget_s:
             break
         try:
-            report = simulate(seed)
+            report = simulate(seed, None, guest)
             outputs, terms, cold = outputs + report.outputs, terms + report.terms, cold + report.cold_starts
             repeats += report.repeats
         except Exception as error:
             failed.append(seed)
-            print(f"seed {seed}: {type(error).__name__}: {error}\n  replay: python -m tests.sim {seed}", flush=True)
+            print(f"seed {seed}: {type(error).__name__}: {error}\n  {command(seed, None, guest)}", flush=True)
             if not go_on:
                 break
         done += 1

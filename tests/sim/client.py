@@ -76,15 +76,17 @@ class Task:
 class Client:
     """One client with up to `depth` requests in flight and `quota` requests to do."""
 
-    def __init__(self, cluster: Cluster, name: int, random: Random, quota: int, depth: int, deadly: float) -> None:
+    def __init__(self, cluster: Cluster, name: int, random: Random) -> None:
+        setup = cluster.setup
         self.name = name
-        self.quota = quota
+        self.quota = len(setup.script) or setup.quota
         self.done = 0
         self.errors = 0
         self.cluster = cluster
         self._random = random
-        self._depth = depth
-        self._deadly = deadly
+        self._depth = setup.depth
+        self._deadly = setup.deadly
+        self._script = setup.script
         self._connection: Connection | None = None
         self._tasks: dict[int, Task] = {}
         self._cookie = 0
@@ -104,7 +106,8 @@ class Client:
             return
         if self._connection is None:
             self._connect()
-        if self._connection is not None and len(self._tasks) < self._depth:
+        due = self.done + len(self._tasks) < self.quota and len(self._tasks) < self._depth
+        if self._connection is not None and due:
             self._send(self._make())
         self.cluster.after(RETRY_S if self._connection is None else self._random.random() * self._rest, self._turn)
 
@@ -126,17 +129,29 @@ class Client:
         """Bytes of one connection arrive in order: all take the same time."""
         self.cluster.after(WIRE_S[0], action)
 
+    def _choose(self) -> int:
+        """The kind of the next request."""
+        if self._script:
+            return self._script[(self._cookie - 1) % len(self._script)]
+        chance = self._random.random()
+        if chance < self._deadly:
+            return VENDOR
+        for kind, below in ((WRITE, 0.45), (READ, 0.8), (FLUSH, 0.95)):
+            if chance < below:
+                return kind
+        return TRIM
+
     def _make(self) -> Task:
         self._cookie += 1
-        chance, tally = self._random.random(), self.cluster.tally
-        if chance < self._deadly:
-            offset = self._random.choice((1, 1, 2))
-            task = Task(Asked(self._cookie, VENDOR, 0, offset, 0, b""))
-        elif chance < 0.45:
+        kind, tally = self._choose(), self.cluster.tally
+        if kind == VENDOR:
+            death = 1 if self._script else self._random.choice((1, 1, 2))
+            task = Task(Asked(self._cookie, VENDOR, 0, death, 0, b""))
+        elif kind == WRITE:
             task = self._make_write()
-        elif chance < 0.8:
+        elif kind == READ:
             task = self._make_read()
-        elif chance < 0.95:
+        elif kind == FLUSH:
             covered = {sector: tally.floor.get(sector, 0) for sector in self._sectors}
             task = Task(Asked(self._cookie, FLUSH, 0, 0, 0, b""), versions=covered)
         else:

@@ -23,13 +23,13 @@ from logging_channel.window import Limits
 from tests.sim.arbiter import SimArbiter
 from tests.sim.checks import Checks
 from tests.sim.client import SECTORS, Client, Tally
-from tests.sim.disk import CountingStorage
+from tests.sim.disk import DISK_BYTES, CountingStorage
 from tests.sim.history import History, Node, Spine, Violation
 from tests.sim.process import Killed, Process
+from tests.sim.real import TrackedMachine
 from tests.sim.toy import ToyMachine
 from tests.sim.world import SideWorld
 
-DISK_BYTES = 512 << 10
 LAUNCHER_S = 0.01
 TRACE_MAX = 4000
 
@@ -41,11 +41,13 @@ class Setup:
     conditions: Conditions = field(default_factory=Conditions)
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
+    guest: str = "toy"  # or the name of a bundled guest
     one_host: bool = True  # both sides listen at the same address
     fencing: bool = True
     threaded: bool = True
     clients: int = 3
     quota: int = 60
+    script: tuple[int, ...] = ()  # kinds of each client's requests, instead of chance
     depth: int = 8
     deadly: float = 0.01
     pad: int = 0  # bytes of machine state
@@ -103,17 +105,17 @@ class Cluster:
         self.sides = [Side(self, name, address) for name, address in zip("ab", addresses, strict=True)]
         self.sides[0].other, self.sides[1].other = self.sides[1], self.sides[0]
         self.clients_max = setup.clients
-        self.clients = [
-            Client(self, name, self.random, setup.quota, setup.depth, setup.deadly) for name in range(setup.clients)
-        ]
+        self.clients = [Client(self, name, self.random) for name in range(setup.clients)]
 
-    def new_machine(self, process: Process) -> ToyMachine:
+    def new_machine(self, process: Process) -> ToyMachine | TrackedMachine:
         """A machine at power-on, with the process's disk."""
 
         def compute(seconds: float) -> None:
             self.checks.ran(process)
             process.work(seconds)
 
+        if self.setup.guest != "toy":
+            return TrackedMachine(self.setup.guest, process.disk, self.history, self.boot, compute)
         return ToyMachine(process.disk, self.history, self.boot, compute, self.setup.pad)
 
     def note(self, *what: Any) -> None:

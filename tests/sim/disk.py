@@ -2,6 +2,7 @@
 """A side's disk as the simulation sees it: `SimulatedStorage` outlives processes, and changes are counted throughout.
 
     submitted   changes that the guest has made, in the whole history (part of the tracked machine's saved state)
+    flushed     those of them that were made before the guest's last flush (saved, too)
     applied     changes that have reached this side's storage, in order
     stable      changes that a sync has made durable
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Final
 
-from ftvm.disk.barrier import BarrierDisk
 from ftvm.disk.operation import Operation
 from ftvm.disk.simulated import SimulatedDisk, SimulatedStorage
 from ftvm.disk.storage import SECTOR
+
+DISK_BYTES: Final = 512 << 10
 
 
 class CountingStorage(SimulatedStorage):
@@ -46,11 +49,24 @@ class SideDisk(SimulatedDisk):
     """One process's view of its side's storage. `schedule` is called when a sync waits to be worked off."""
 
     def __init__(self, storage: CountingStorage, schedule: Callable[[], None]) -> None:
-        BarrierDisk.__init__(self, storage)
+        super().__init__(SECTOR)
         self.storage: CountingStorage = storage
+        self._storage = storage  # in place of the one of its own
         self.submitted = 0
+        self.flushed = 0
         self.copying = False
         self._schedule = schedule
+
+    def flush(self) -> None:
+        """See BarrierDisk."""
+        self.flushed = self.submitted
+        super().flush()
+
+    def sync(self) -> None:
+        """See BarrierDisk; this flush is not the guest's."""
+        flushed = self.flushed
+        super().sync()
+        self.flushed = flushed
 
     def _change(self, operation: Operation) -> None:
         if not self.copying:
@@ -73,10 +89,10 @@ class SideDisk(SimulatedDisk):
         super().clear()
         self.copying = False
 
-    def rebase(self, submitted: int) -> None:
+    def rebase(self, submitted: int, flushed: int) -> None:
         """The checkpoint that was taken over includes so many changes."""
         self.drain()
-        self.submitted = submitted
+        self.submitted, self.flushed = submitted, flushed
         self.storage.rebase(submitted)
 
     def sector(self, number: int) -> bytes:

@@ -30,7 +30,7 @@ class Node:
     sequence: int
     entry: Entry | None = None
     outputs: list[Output] = field(default_factory=list)
-    changes: list[int] = field(default_factory=list)  # for each output: disk changes made before it
+    changes: list[int] = field(default_factory=list)  # for each output: disk changes before the last flush before it
     result: tuple[int, int, int, int, int] | None = None
     final: bool = False
 
@@ -101,7 +101,7 @@ class Spine:
         self.term = 0
         self.finished: Node | None = None  # the final entry of a member that ended in order
         self._nodes: dict[int, Node] = {0: root}
-        self._left: set[tuple[int, int]] = set()
+        self.left: dict[tuple[int, int], Output] = {}
         self._streams: dict[tuple[int, int], int] = {}  # stream -> end of what has left
         self.repeats = 0
 
@@ -149,10 +149,10 @@ class Spine:
                 )
             self._grow(node)
         self._stream(output)
-        if (node.sequence, index) in self._left:
+        if (node.sequence, index) in self.left:
             self.repeats += 1
             return False
-        self._left.add((node.sequence, index))
+        self.left[node.sequence, index] = output
         return True
 
     def _stream(self, output: Output) -> None:
@@ -175,6 +175,10 @@ class Spine:
         elif node is not self.tip:
             raise Violation("the guest has ended before what has left")
         self.finished = node
+
+    def path(self) -> list[Node]:
+        """All entries that count, in order."""
+        return [self._nodes[sequence] for sequence in range(1, self.tip.sequence + 1)]
 
     def console_due(self) -> int:
         """Bytes of console that the spine's entries have made."""

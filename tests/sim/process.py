@@ -244,14 +244,14 @@ class Process:
         seconds *= self.side.slowness * self.cluster.random.uniform(0.7, 1.3)
         self.cluster.stay(self, self.cluster.now + seconds)
 
-    def kill(self) -> None:
-        """SIGKILL."""
+    def kill(self, survive: int | None = None) -> None:
+        """SIGKILL. Of what it has sent, so many messages still arrive; chance decides if that is None."""
         if self.dead or self.over:
             return
         self.dead = True
         self.side.respawn_at = self.cluster.now + self.cluster.random.uniform(*RESPAWN_S)
         self.cluster.note(self.name, "is killed")
-        self.cluster.network.crash(self.side.name)
+        self.cluster.network.crash(self.side.name, survive)
         self.world.close()
         self.disk.kill()
 

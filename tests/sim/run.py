@@ -9,8 +9,7 @@ sides may die, and the pair starts cold from its disks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from unittest.mock import patch
 
@@ -41,10 +40,12 @@ class Report:
 class Simulation:
     """One seed."""
 
-    def __init__(self, seed: int, faults_max: int | None = None) -> None:
+    def __init__(self, seed: int, faults_max: int | None = None, guest: str = "toy") -> None:
         self.seed = seed
         chance = Random(seed)
-        self.setup = choose_setup(chance)
+        self.setup = replace(choose_setup(chance), guest=guest)
+        if guest == "console":
+            self.setup = replace(self.setup, clients=0)
         self.tame = chance.random() < 0.7
         self.planted = self.tame and chance.random() < 0.1
         self.count = chance.randint(1, 5)
@@ -145,10 +146,11 @@ class Simulation:
 
     def _ask_to_end(self, by_operator: bool) -> None:
         primary = self.cluster.primary
-        if by_operator and primary is not None:
-            primary.member.stop()
+        if by_operator or self.setup.guest == "blockd":
+            if primary is not None:
+                primary.member.stop()
         else:
-            self.cluster.type("q")
+            self.cluster.type({"toy": "q", "console": "\rquit\r"}[self.setup.guest])
 
     def _report(self) -> Report:
         cluster = self.cluster
@@ -192,18 +194,22 @@ def choose_setup(chance: Random) -> Setup:
     )
 
 
-def simulate(seed: int, faults_max: int | None = None, say: Callable[[str], None] | None = None) -> Report:
-    """Run a seed; a failure names the command that replays it, and `say` hears the last events."""
-    simulation = Simulation(seed, faults_max)
+def simulate(seed: int, faults_max: int | None = None, guest: str = "toy") -> Report:
+    """Run a seed; a failure tells the last events and names the command that replays it."""
+    simulation = Simulation(seed, faults_max, guest)
     try:
         return simulation.run()
     except Exception as error:
-        option = "" if faults_max is None else f" --steps {faults_max}"
-        error.add_note(f"replay: python -m tests.sim {seed}{option}")
-        if say is not None:
-            for line in tell(simulation.cluster):
-                say(line)
+        error.add_note("\n".join(tell(simulation.cluster)))
+        error.add_note(command(seed, faults_max, guest))
         raise
+
+
+def command(seed: int, faults_max: int | None, guest: str) -> str:
+    """What replays a seed."""
+    options = "" if faults_max is None else f" --steps {faults_max}"
+    options += "" if guest == "toy" else f" --guest {guest}"
+    return f"replay: python -m tests.sim {seed}{options}"
 
 
 def tell(cluster: Cluster, last: int = 60) -> list[str]:

@@ -226,7 +226,7 @@ class ToyMachine:
         index = len(self._outputs)
         self._outputs.append(output)
         if not self.corrupt:
-            note_output(self.node, index, output, self._disk.submitted)
+            note_output(self.node, index, output, self._disk.flushed)
         self._crc = xxhash.xxh3_64_intdigest(output.data, self._crc ^ output.offset)
         if output.kind == OutputKind.BLOCK_REPLY:
             self.supervisor.progress()
@@ -256,7 +256,7 @@ class ToyMachine:
             *(self._burst, self._alarm, self._chance, self._typed, self._printed, self._crc),
             *(self.supervisor.save(), self.journal.save()),
         ]
-        tracked = [self.node.number, self._disk.submitted]
+        tracked = [self.node.number, self._disk.submitted, self._disk.flushed]
         return [("toy", msgpack.packb(fields)), ("pad", self._pad), ("tracked", msgpack.packb(tracked))]
 
     def restore(self, sections: Sections) -> None:
@@ -268,6 +268,6 @@ class ToyMachine:
         self.supervisor.load(fields[13])
         self.journal.restore(fields[14])
         assert named["pad"] == self._pad
-        number, submitted = msgpack.unpackb(named["tracked"])
+        number, *changes = msgpack.unpackb(named["tracked"])
         self.node = self._history.nodes[number]
-        self._disk.rebase(submitted)
+        self._disk.rebase(*changes)
