@@ -49,6 +49,9 @@ from replay.entry import Entry, EpochResult, encode_entry
 
 CAUGHT_UP_MS = 20.0
 CATCHING_UP = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf)  # the guest is slowed, never stopped
+HURRY_AFTER_S = 1.0  # a joiner that has not caught up by then has less of a processor than the guest: longer pauses
+HURRIED = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf, pause_max_ms=250.0)
+IN_STEP = Limits(lag_soft_ms=16.0)  # two epochs of a computing guest
 JOINER_TIMEOUT_MS = 5000.0
 HOLD_S = 0.05
 CHUNKS_AT_ONCE = 16
@@ -106,7 +109,8 @@ class BackupLink:
         self._send = send
         self._timing = timing
         self._clock = clock
-        self._limits = limits or Limits()
+        self._limits = limits or IN_STEP
+        self._hurry_at = math.inf
         self._peer = b""
         self._source: StateSource | None = None
         self._untaken: StateBegin | StateChunk | StateEnd | None = None
@@ -122,6 +126,8 @@ class BackupLink:
             return HOLD_S
         if self.sender is None:
             return 0.0
+        if self.state is LinkState.FOLLOWING and now >= self._hurry_at:
+            self.sender.window.limits = HURRIED
         self.lag_ms = self.sender.window.lag_ms(now)
         return min(HOLD_S, self.sender.delay(now))
 
@@ -330,6 +336,7 @@ class BackupLink:
             self._source = None
             self.sender.attach(self.sender.received)
             self.sender.window.limits = CATCHING_UP
+            self._hurry_at = now + HURRY_AFTER_S
             self.state = LinkState.FOLLOWING
             self._detector = FailureDetector(max(self._timing.timeout_ms, 1000.0), self._timing.heartbeat_ms, now)
             self._send_entries(now)
