@@ -27,7 +27,7 @@ HOT_EPOCHS: Final = 4
 class Pace:
     """Steers budget and guest time of the entries that the live side decides."""
 
-    target_s: float = 0.006
+    target_s: float = 0.007
     hot_target_s: float = 0.0003
     budget: float = 4_000_000.0
     hot_budget: float = 400_000.0
