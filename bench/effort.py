@@ -19,7 +19,7 @@ class Effort:
     kills: int  # of a primary, and as many of a driver
 
 
-QUICK = Effort(rounds=3, slice_s=0.7, window_s=1.5, insns=200_000_000, kills=5)
+QUICK = Effort(rounds=2, slice_s=0.5, window_s=1.0, insns=100_000_000, kills=5)
 FULL = Effort(rounds=7, slice_s=2.0, window_s=5.0, insns=1_800_000_000, kills=50)
 
 
