@@ -6,6 +6,7 @@
                                                  it has none, and may have a state to keep (divergence)
                  a side has ended in order   ->  wait for the other, done
                  a side has died             ->  start a joiner in its place, as soon as there is a primary to join
+                 only a joiner is left       ->  nobody will ever answer it: ended
                  both have died              ->  told, exit 1
 
 The pair does not depend on it: detection, arbitration and going live happen between the sides. A launcher that is
@@ -40,6 +41,7 @@ RESPAWN_MIN_S = 0.2
 RESPAWN_MAX_S = 10.0
 SHORT_LIFE_S = 5.0
 BACKUP_GRACE_S = 2.0
+ORPHAN_S = 2.0  # surely longer than a status file is behind its side
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Launcher:
         self._winner = ""  # of that term
         self._stop_at: float | None = None
         self._stopped_backup = False
+        self._orphaned_since: float | None = None
         self._finished = False  # the guest has ended in order, or has failed: as a side saw it
         self._failure = ""
         self._tails = {side: _Tail(self._log(side)) for side in SIDES}
@@ -115,6 +118,7 @@ class Launcher:
                 self._press()
             else:
                 self._replace()
+                self._end_orphans()
             time.sleep(TURN_S)
 
     def stop(self) -> None:
@@ -153,6 +157,7 @@ class Launcher:
         for side in self._sides.values():
             if side.fence_at is not None and now >= side.fence_at and side.exit_code() is None:
                 side.fence_at = None
+                assert side.member != self._winner, "a side that a term has passed wins no later one"
                 self._say.info(f"fencing side {side.member}: term {self._term} was granted to side {self._winner}")
                 side.process.signal(signal.SIGKILL)
 
@@ -161,8 +166,8 @@ class Launcher:
             self._term, self._winner = grant.term, grant.winner
 
     def _joining(self, side: SideProcess) -> bool:
-        """A joiner was never in sync, so no term can pass it."""
-        return self._said(side).get("role") == "joining"
+        """A joiner was never in sync, so no term can pass it; nor one that has not said anything yet."""
+        return self._said(side).get("role") in ("joining", None)
 
     def _said(self, side: SideProcess) -> dict[str, Any]:
         """The side's status file, empty when another process wrote it."""
@@ -206,6 +211,20 @@ class Launcher:
             address = self._channel_of_primary()
             if address is not None:
                 self._spawn(member, address)
+
+    def _end_orphans(self) -> None:
+        """A joiner that is left alone was started to join a primary that was just dying: it would dial for ever."""
+        now, said = time.monotonic(), [self._said(side) for side in self._sides.values()]
+        fresh = all(now - float(fields.get("updated") or 0.0) < ORPHAN_S / 2 for fields in said)
+        if not (fresh and all(fields.get("role") == "joining" for fields in said)):
+            self._orphaned_since = None
+        elif self._orphaned_since is None:
+            self._orphaned_since = now
+        elif now - self._orphaned_since > ORPHAN_S:
+            for side in self._sides.values():
+                self._say.info(f"ending side {side.member}: nobody is left whom it could join")
+                side.process.signal(signal.SIGTERM)
+            self._orphaned_since = now
 
     def _channel_of_primary(self) -> str | None:
         for side in self._sides.values():
