@@ -6,9 +6,10 @@ by a quarter when it took less than 0.9 of it, never below a floor. Epochs that 
 The target is short for a few epochs after input, so that the next input and the next reply wait little.
 
 Time: guest time follows the host's, as an offset fixed when this side went live, and never steps back. While client
-requests are outstanding one entry advances it by at most 50 ms, so that a pause of the host never looks like a hung
-driver to the guest's timers and to the watchdog. Entries that catch up have the long budget, whatever has come in:
-for each 50 ms that they let pass, the driver has time to work.
+requests are outstanding one entry advances it by at most 50 ms, and by no more than its budget of code is worth on a
+very slow host. So neither a pause of the host nor a host that hardly lets the guest run looks like a hung driver to the
+guest's timers and to the watchdog: two seconds are 80 MB of code at least, unless the guest idles. Entries that catch
+up have the long budget, whatever has come in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ TICKS_PER_SECOND: Final = 10_000_000
 BUDGET_FLOOR: Final = 65_536  # bytes of code
 BUDGET_CEILING: Final = 1 << 30
 CATCH_UP_TICKS_MAX: Final = TICKS_PER_SECOND // 20
+CODE_PER_TICK_MIN: Final = 4  # bytes: 40 MB/s, of an engine that runs some hundreds
 HOT_EPOCHS: Final = 4
 
 
@@ -58,9 +60,9 @@ class Pace:
         target = self.hot_target_s if self.hot else self.target_s
         ahead = int(target * TICKS_PER_SECOND)
         time = max(guest_time, host)
-        behind = outstanding and time > guest_time + CATCH_UP_TICKS_MAX
+        behind = outstanding and time > guest_time + _worth(self.hot_budget if self.hot else self.budget)
         if behind:
-            time = guest_time + CATCH_UP_TICKS_MAX
+            time = min(time, guest_time + _worth(self.budget))
         time_max = max(time, min(host, time) + ahead)
         self._short = self.hot > 0 and not behind
         return time, time_max, _round(self.hot_budget if self._short else self.budget)
@@ -72,6 +74,11 @@ class Pace:
             self.hot_budget = _steer(self.hot_budget, seconds / self.hot_target_s)
         elif used_whole_budget:
             self.budget = _steer(self.budget, seconds / self.target_s)
+
+
+def _worth(budget: float) -> int:
+    """Ticks by which an entry may advance a guest that has work, given the code that it may run in that entry."""
+    return min(CATCH_UP_TICKS_MAX, _round(budget) // CODE_PER_TICK_MIN)
 
 
 def _steer(budget: float, ratio: float) -> float:
