@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A checkpoint's way to a joiner: disks while they change, sections in pieces, and what a joiner refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import lz4.block
+import msgpack
+import pytest
+
+from ftvm.machine import Sections
+from ftvm.pair import transfer
+from ftvm.pair.transfer import PIECE, StateSink, StateSource
+from ftvm.scratch_disk import CHUNK, ScratchDisk
+from logging_channel.errors import ChannelError
+from logging_channel.messages import StateBegin, StateChunk, StateEnd
+
+SIZE = 10 * CHUNK - 512
+
+
+def disk(seed: int) -> ScratchDisk:
+    """A disk with holes, and a last chunk that is short."""
+    chance, made = Random(seed), ScratchDisk(SIZE)
+    for index in chance.sample(range(9), 5):
+        made.write(index * CHUNK, chance.randbytes(CHUNK))
+    made.write(SIZE - 512, chance.randbytes(512))
+    return made
+
+
+def move(
+    source: StateSource, disks: list[ScratchDisk], save: Callable[[], Sections], between: Callable[[], None]
+) -> tuple[Sections, int]:
+    """Run a transfer to its end; returns the joiner's sections and how many messages came before the snapshot."""
+    sink: StateSink | None = None
+    before = 0
+    while True:
+        between()
+        if not source.snapshot_taken and source.ready_for_snapshot():
+            source.snapshot(save)
+        message = source.next()
+        before += not source.snapshot_taken
+        if isinstance(message, StateBegin):
+            sink = StateSink(message, disks)
+            source.grant(sink.first_credit())
+        elif isinstance(message, StateChunk):
+            assert sink is not None
+            if (credit := sink.chunk(message)) is not None:
+                source.grant(credit)
+        elif isinstance(message, StateEnd):
+            assert sink is not None
+            return sink.end(message), before
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_disk_that_changes_arrives_as_it_was_at_the_snapshot(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes, zeroes and discards between any two messages, in several rounds."""
+    monkeypatch.setattr(transfer, "FEW_CHUNKS", 0)
+    chance, ours, theirs = Random(seed), disk(seed), disk(seed + 100)
+    at_snapshot: list[bytes] = []
+
+    def change() -> None:
+        offset = chance.randrange(SIZE // 512 - 300) * 512
+        if chance.random() < 0.7:
+            ours.write(offset, chance.randbytes(512))
+        else:
+            ours.zero(offset, 300 * 512)
+
+    def save() -> Sections:
+        at_snapshot.append(ours.read(0, SIZE))
+        return [("machine", b"state")]
+
+    source = StateSource([ours])
+    sections, before = move(source, [theirs], save, change)
+    assert before > 6, "the guest ran on for several rounds"
+    assert theirs.read(0, SIZE) == at_snapshot[0]
+    assert sections == [("machine", b"state")]
+    assert ours.take_dirty() == set(), "nobody is interested in changes any more"
+
+
+def test_sections_of_any_size_arrive_whole_and_in_order() -> None:
+    """Longer than a piece, longer than the credit, and empty."""
+    content = Random(1).randbytes(6 * PIECE + 7)
+    sections: Sections = [("long", content), ("empty", b""), ("piece", bytes(PIECE))]
+    assert move(StateSource([]), [], lambda: sections, lambda: None)[0] == sections
+
+
+def test_an_old_disk_leaves_nothing_behind() -> None:
+    """What only the joiner's disk held is gone."""
+    ours, theirs = ScratchDisk(SIZE), disk(7)
+    move(StateSource([ours]), [theirs], lambda: [("machine", b"")], lambda: None)
+    assert theirs.read(0, SIZE) == bytes(SIZE)
+
+
+def sink() -> StateSink:
+    """A joiner with one disk, whose transfer has begun."""
+    return StateSink(StateBegin(SIZE, msgpack.packb([SIZE])), [ScratchDisk(SIZE)])
+
+
+@pytest.mark.parametrize(
+    "chunk, words",
+    [
+        (StateChunk(1, "disk/0", 0, b""), "chunk 1"),
+        (StateChunk(0, "disk/1", 0, lz4.block.compress(b"x")), "does not know"),
+        (StateChunk(0, "disk/-1", 0, b""), "does not know"),
+        (StateChunk(0, "", 0, b""), "does not know"),
+        (StateChunk(0, "disk/0", 0, b"\xff\xff\xff\xffgarbage"), "decompressed"),
+        (StateChunk(0, "section/ram", 5, b"x"), "does not follow"),
+    ],
+)
+def test_a_joiner_refuses_pieces_that_do_not_fit(chunk: StateChunk, words: str) -> None:
+    """In words, as the channel's error."""
+    with pytest.raises(ChannelError, match=words):
+        sink().chunk(chunk)
+
+
+@pytest.mark.parametrize("offset", [10, 1 << 40])
+def test_a_chunk_beyond_the_disk_is_refused(offset: int) -> None:
+    """A primary that is confused must not write anywhere."""
+    with pytest.raises(ChannelError):
+        sink().chunk(StateChunk(0, "disk/0", offset, lz4.block.compress(bytes(CHUNK))))
+
+
+def test_another_disk_size_is_refused_before_anything_is_lost() -> None:
+    """The joiner's disk is as it was."""
+    mine = disk(1)
+    before = mine.read(0, SIZE)
+    with pytest.raises(ChannelError, match="same machine file"):
+        StateSink(StateBegin(SIZE, msgpack.packb([SIZE + 512])), [mine])
+    assert mine.read(0, SIZE) == before
+
+
+def test_an_end_that_comes_early_is_refused() -> None:
+    """Chunks are counted."""
+    with pytest.raises(ChannelError, match="ends after"):
+        sink().end(StateEnd(3, 0))
