@@ -35,6 +35,7 @@ from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
 from ftvm.pair.post_mortem import keep_diverged
+from ftvm.pair.scheduling import ask_for_short_slices
 from ftvm.pair.services import ServiceError, addresses, open_services
 from ftvm.recording import Recording, header_of, keep_aside
 from ftvm.say import Say
@@ -42,7 +43,7 @@ from ftvm.service.block_server import BlockServer
 from ftvm.service.export import Export
 from ftvm.state_dir import StateDir
 from ftvm.status import StatusWriter
-from ftvm.world.console import open_console
+from ftvm.world.console import NoConsole, open_console
 from ftvm.world.host import HostWorld
 from ftvm.world.poller import Poller
 from logging_channel.endpoint import Endpoint
@@ -139,6 +140,7 @@ class Side:
 
     def run(self) -> ExitCode:
         """Be a member until there is nothing more to do."""
+        ask_for_short_slices()
         try:
             if self.options.join is None:
                 self._begin_as_primary()
@@ -324,7 +326,13 @@ class Side:
 
     def _console(self, state: StateDir) -> Any:
         continues = self.options.join is not None  # the stream that a primary before this one began
-        return open_console(self._config.console.backend, state.path, self._poller, fresh=not continues)
+        try:
+            return open_console(self._config.console.backend, state.path, self._poller, fresh=not continues)
+        except OSError as error:
+            if not continues:
+                raise
+            self.member.alarm(f"the guest has no console from here on, the backend cannot be opened: {error}")
+            return NoConsole()
 
     def _open_recording(self) -> Recording:
         path, machine = self.options.record, self._machine
