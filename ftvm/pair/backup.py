@@ -42,7 +42,7 @@ from logging_channel.messages import (
     Welcome,
     split_entry_body,
 )
-from logging_channel.receiver import Receiver
+from logging_channel.receiver import Receiver, Verdict
 from logging_channel.session import Admission, Session
 from replay.entry import Entry, EntryFlag, EpochResult, decode_entry
 from replay.errors import LogError
@@ -253,6 +253,7 @@ class Backup:
         """Stop acking for good; returns the last sequence that must still be executed."""
         with self.lock:
             self.state = BackupState.OVER
+            self._gate.rule.forget(self.receiver.released)
             return self.receiver.stop()
 
     def fail(self, text: str) -> None:
@@ -278,7 +279,7 @@ class Backup:
         elif self._detector is not None:
             self._detector.disconnected(now)
             self.on_work()
-        else:
+        elif self.state is not BackupState.OVER:
             self._redial(now)
 
     def _hello(self, now: float) -> None:
@@ -359,10 +360,10 @@ class Backup:
 
     def _entry(self, frame: Frame, now: float) -> None:
         released, data = split_entry_body(frame.body)
-        self.receiver.accept(frame.sequence, released, data)
+        verdict = self.receiver.accept(frame.sequence, released, data)
         if self.state is not BackupState.RESTORING:
             self._acknowledge(now)
-        if self.state is not BackupState.IN_SYNC and decode_entry(data).flags & EntryFlag.PROTECTED:
+        if verdict is Verdict.NEW and self.state is not BackupState.IN_SYNC and decode_entry(data).flags & EntryFlag.PROTECTED:
             self._in_sync(frame.sequence, now)
         self.on_work()
 
