@@ -79,6 +79,10 @@ class StateDir:
         """Become the only process that works in a side's directory; StateDirError when another one does."""
         return Lock(self.side(side))
 
+    def side_process(self, side: str) -> Process | None:
+        """The living process that works in a side's directory, or None."""
+        return _holder(self.side(side))
+
     def launcher_process(self) -> Process | None:
         """The living launcher, or None."""
         return _holder(self.path)

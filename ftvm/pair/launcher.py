@@ -129,13 +129,18 @@ class Launcher:
     def _adopt(self) -> None:
         self._follow(self._first_look())
         for side in SIDES:
-            process = Process.load(read_json(self.state.status(side)).get("process"))
-            if process is not None and process.alive:
-                self._say.info(f"adopting side {side}, process {process.pid}")
-                self._sides[side] = SideProcess(side, process, self._term, None, time.monotonic())
+            if self._adopt_side(side):
                 self._tails[side].skip()
         if self._sides:
             self._adopt_recording([self._said(side).get("record") for side in self._sides.values()])
+
+    def _adopt_side(self, side: str) -> bool:
+        process = self.state.side_process(side)
+        if process is None:
+            return False
+        self._say.info(f"adopting side {side}, process {process.pid}")
+        self._sides[side] = SideProcess(side, process, self._term, None, time.monotonic())
+        return True
 
     def _adopt_recording(self, records: list[object]) -> None:
         """What living sides record, later ones go on recording, whatever this launcher was told."""
@@ -180,6 +185,8 @@ class Launcher:
             if code is None:
                 continue
             del self._sides[member]
+            if code == ExitCode.FAILED and self._adopt_side(member):
+                continue  # one that an earlier launcher had just started, when it was killed, was first
             fields = self._said(side)
             self._schedule(side, useful=bool(fields.get("term")))
             if code in (ExitCode.DONE, ExitCode.GUEST_FAILED) or fields.get("finished"):

@@ -180,3 +180,22 @@ def test_a_backup_that_dies_young_is_replaced_at_once(pair: PairProcess) -> None
         until(lambda: any(side["role"] == "joining" for side in pair.status()["sides"].values()), "a joiner")
         assert time.monotonic() - start < 5
         pair.wait_protected()
+
+
+def test_a_side_that_was_just_being_started_is_adopted_too(pair: PairProcess) -> None:
+    """The launcher is killed right after it has started a joiner, of which no file says anything yet."""
+    with Load(pair.addresses) as load:
+        before = pair.status()["term"]
+        pair.kill_backup()
+        until(lambda: pair.status()["term"] > before, "the loss to be seen")
+        time.sleep(0.15)
+        pair.kill_launcher()
+        pair.launch()
+        until(lambda: pair.status()["launcher"] is not None, "the new launcher")
+        pair.wait_protected()
+        time.sleep(1.0)  # a second process of the same side would have given up by now
+        assert pair.status()["protected"]
+        pair.kill_primary()
+        load.answered(100)
+        pair.wait_protected()
+        load.finish()
