@@ -40,6 +40,7 @@ from replay.errors import LogError
 
 ASK_AGAIN_S = 0.05
 FAREWELL_S = 2.0
+NOTE_AGAIN_S = 1.0
 
 
 class Role(Enum):
@@ -53,7 +54,7 @@ class Role(Enum):
 
 
 class Ledger(Protocol):
-    """What a member durably notes beside its disks."""
+    """What a member durably notes beside its disks. Every method may raise OSError."""
 
     def joining(self) -> None:
         """The disks are about to be overwritten by a primary's."""
@@ -136,6 +137,8 @@ class Member:
         self._ask_at = 0.0
         self._suspicion = ""
         self._arbiter_trouble = ""
+        self._note_trouble = ""
+        self._unnoted: float | None = None  # when to try again to note that this side went on alone
         self._stop_asked = False
         self._farewell: float | None = None
         self._opened = False
@@ -216,6 +219,8 @@ class Member:
         self._tell_divergence(self.link)
         if self.link.state is LinkState.LOST and not self._ended_on_both() and not self._go_on_alone(now):
             return ASK_AGAIN_S
+        if self._unnoted is not None and now >= self._unnoted:
+            self._note_alone(now)
         if self._recording is not None:
             self.link.recorded = self._recording.recorded
         wait = self.live.step(now)
@@ -276,9 +281,30 @@ class Member:
         if not grant:
             return False
         self.term += 1
-        self.parts.ledger.took_over(self.term, self.executed)
+        self._note_alone(now)
         self.link.alone(self.term)
         self.parts.say(f"live alone in term {self.term}")
+        return True
+
+    def _note_alone(self, now: float) -> None:
+        """A cold start chooses this side without it, too: it took over the last term that anybody took over."""
+        ledger = self.parts.ledger
+        noted = self._noted(lambda: ledger.took_over(self.term, self.executed), "this side goes on all the same")
+        self._unnoted = None if noted else now + NOTE_AGAIN_S
+
+    def _noted(self, write: Callable[[], None], meanwhile: str) -> bool:
+        """Write a note beside the images; False, and an alarm, when that fails (a full disk)."""
+        try:
+            write()
+        except OSError as error:
+            trouble = f"the note beside this side's images cannot be written, {meanwhile}: {error}"
+            if trouble != self._note_trouble:
+                self._note_trouble = trouble
+                self.alarm(trouble)
+            return False
+        if self._note_trouble:
+            self._note_trouble = ""
+            self.parts.say("the note beside this side's images is written")
         return True
 
     def _ask(self, now: float, term: int) -> bool | None:
@@ -312,9 +338,7 @@ class Member:
         if now < self._farewell and not (self.link.everything_executed() and self.gate.rule.held == 0):
             return 0.001
         self.link.goodbye(GoodbyeCode.POWER_OFF, self.live.end.name.lower())
-        self.parts.sync()
-        self.parts.ledger.ended(self.executed)
-        self.finished = True
+        self._note_end()
         self._stop(Role.STOPPED, f"the guest ended: {self.live.end.name.lower()}")
         return 0.0
 
@@ -359,7 +383,7 @@ class Member:
         assert self.backup is not None
         self.role = Role.BACKUP
         self.term = self.backup.term
-        self.parts.ledger.in_sync(self.term, self.executed)
+        self._noted(lambda: self.parts.ledger.in_sync(self.term, self.executed), "this side follows all the same")
 
     def _backup_ends(self) -> float:
         """The guest has ended, or the primary has sent this side away."""
@@ -369,8 +393,7 @@ class Member:
             self._report_progress(self.parts.clock())
             self.parts.sync()
             self._report_progress(self.parts.clock())
-            self.parts.ledger.ended(self.executed)
-            self.finished = True
+            self._note_end()
             self._stop(Role.STOPPED, f"the guest ended: {backup.end.name.lower()}")
         elif backup.failure:
             self._stop(Role.STOPPED, backup.failure)
@@ -398,11 +421,15 @@ class Member:
             return self._backup_ends()
         if now < self._ask_at:
             return self._ask_at - now
-        if not self._ask(now, self.term + 1):
+        term = self.term + 1
+        if not self._ask(now, term):
             return ASK_AGAIN_S
-        self.term += 1
+        # Without it a cold start would choose the images of the primary that died, and lose what leaves from here on.
+        if not self._noted(lambda: self.parts.ledger.took_over(term, self.executed), "nothing leaves this side before"):
+            self._ask_at = now + ASK_AGAIN_S
+            return ASK_AGAIN_S
+        self.term = term
         self.failovers += 1
-        self.parts.ledger.took_over(self.term, self.executed)
         self._become_live(now)
         self.parts.say(f"live in term {self.term} from entry {self.executed + 1} on ({self._suspicion})")
         return 0.0
@@ -453,6 +480,12 @@ class Member:
             self._recording.catch_up(self.backup.recent)
         self.live.recorder = self._recording
         self.link.before_snapshot = self._recording.flush
+
+    def _note_end(self) -> None:
+        """The guest has ended, and the images are complete; unnoted they are those of a side that was killed."""
+        self.parts.sync()
+        self._noted(lambda: self.parts.ledger.ended(self.executed), "the images are complete all the same")
+        self.finished = True
 
     def _send_to_backup(self, peer: bytes, data: bytes) -> Sent:
         assert self.listener is not None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from devices.event import EventKind
@@ -13,7 +14,7 @@ from ftvm.pair.backup import Backup
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.transfer import TransferDisk
 from ftvm.world.simulated import SimulatedWorld
-from logging_channel.endpoint import Link, Sent
+from logging_channel.endpoint import Arrival, Link, Sent
 from logging_channel.frame import Frame, FrameKind, decode
 from logging_channel.messages import StateBegin, StateCredit, StateEnd, Welcome, entry_body
 from logging_channel.output_rule import OutputMode
@@ -78,6 +79,62 @@ class MoodyArbiter:
         return Grant(term, winner, members)
 
 
+class FullLedger:
+    """Notes what happens, except while there is no room for notes."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.notes: list[tuple[str, int]] = []
+
+    def _note(self, what: str, term: int = 0) -> None:
+        if self.full:
+            raise OSError(28, "no room")
+        self.notes.append((what, term))
+
+    def joining(self) -> None:
+        """See Ledger."""
+        self._note("joining")
+
+    def in_sync(self, term: int, sequence: int) -> None:
+        """See Ledger."""
+        self._note("in_sync", term)
+
+    def took_over(self, term: int, sequence: int) -> None:
+        """See Ledger."""
+        self._note("took_over", term)
+
+    def ended(self, sequence: int) -> None:
+        """See Ledger."""
+        self._note("ended")
+
+
+class PlayedDialer:
+    """A connection to a primary whose messages the test puts into `arrivals`."""
+
+    address = "played"
+
+    def __init__(self) -> None:
+        self.arrivals: deque[Arrival] = deque()
+
+    def receive(self) -> Arrival | None:
+        """See Endpoint."""
+        return self.arrivals.popleft() if self.arrivals else None
+
+    def send(self, peer: bytes, data: bytes) -> Sent:
+        """See Endpoint."""
+        return Sent.TAKEN
+
+    def fileno(self) -> int:
+        """See Endpoint."""
+        return -1
+
+    def wake(self) -> None:
+        """See Endpoint."""
+
+    def close(self, linger_ms: int = 0) -> None:
+        """See Endpoint."""
+
+
 class Follower:
     """A backup whose primary is the test."""
 
@@ -113,28 +170,48 @@ class Follower:
 
     def tell(self, kind: FrameKind, body: bytes, sequence: int = 0) -> None:
         """A frame from the primary."""
-        session = Session(IDENTITY.pair, TERM, self.backup.admission.session.number)
-        self.backup.receive(session.encode(kind, sequence, body), self.now)
+        tell(self.backup, self.now, kind, body, sequence)
 
     def join(self, manifest: bytes = b"\x90") -> None:
         """Connected, and welcomed; a checkpoint begins."""
-        self.backup.receive(Link.CONNECTED, self.now)
-        number = self.backup.admission.session.number
-        self.tell(FrameKind.WELCOME, Welcome(number, TERM, 8, True).encode())
-        self.tell(FrameKind.STATE_BEGIN, StateBegin(0, manifest).encode())
+        join(self.backup, self.now, manifest)
 
     def follow(self) -> None:
         """Restored at entry 7, and in sync from entry 8 on, which it has executed."""
-        self.join()
-        self.tell(FrameKind.STATE_END, StateEnd(0, _digest_of_nothing()).encode(), 7)
-        assert self.backup.execute(self.now), "the snapshot waits"
-        self.entry(8, EntryFlag.PROTECTED)
-        assert self.backup.execute(self.now)
+        follow(self.backup, self.now)
 
     def entry(self, sequence: int, flags: int = 0) -> None:
         """An entry from the primary."""
-        entry = Entry(sequence, 0, sequence, sequence, 1, flags=flags)
-        self.tell(FrameKind.ENTRY, entry_body(0, encode_entry(entry)), sequence)
+        tell_entry(self.backup, self.now, sequence, flags)
+
+
+def tell(backup: Backup, now: float, kind: FrameKind, body: bytes, sequence: int = 0) -> None:
+    """A frame from the primary."""
+    session = Session(IDENTITY.pair, TERM, backup.admission.session.number)
+    backup.receive(session.encode(kind, sequence, body), now)
+
+
+def tell_entry(backup: Backup, now: float, sequence: int, flags: int = 0) -> None:
+    """An entry from the primary."""
+    entry = Entry(sequence, 0, sequence, sequence, 1, flags=flags)
+    tell(backup, now, FrameKind.ENTRY, entry_body(0, encode_entry(entry)), sequence)
+
+
+def join(backup: Backup, now: float, manifest: bytes = b"\x90") -> None:
+    """The backup is connected, and welcome; a checkpoint begins."""
+    backup.receive(Link.CONNECTED, now)
+    number = backup.admission.session.number
+    tell(backup, now, FrameKind.WELCOME, Welcome(number, TERM, 8, True).encode())
+    tell(backup, now, FrameKind.STATE_BEGIN, StateBegin(0, manifest).encode())
+
+
+def follow(backup: Backup, now: float) -> None:
+    """The backup is restored at entry 7, and in sync from entry 8 on, which it has executed."""
+    join(backup, now)
+    tell(backup, now, FrameKind.STATE_END, StateEnd(0, _digest_of_nothing()).encode(), 7)
+    assert backup.execute(now), "the snapshot waits"
+    tell_entry(backup, now, 8, EntryFlag.PROTECTED)
+    assert backup.execute(now)
 
 
 def _digest_of_nothing() -> int:
