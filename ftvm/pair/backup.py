@@ -363,7 +363,8 @@ class Backup:
         verdict = self.receiver.accept(frame.sequence, released, data)
         if self.state is not BackupState.RESTORING:
             self._acknowledge(now)
-        if verdict is Verdict.NEW and self.state is not BackupState.IN_SYNC and decode_entry(data).flags & EntryFlag.PROTECTED:
+        awaited = verdict is Verdict.NEW and self.state is not BackupState.IN_SYNC
+        if awaited and decode_entry(data).flags & EntryFlag.PROTECTED:
             self._in_sync(frame.sequence, now)
         self.on_work()
 
