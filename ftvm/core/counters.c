@@ -10,6 +10,9 @@
  *
  * In user mode scounteren decides (privileged specification 4.1.5); after reset it allows all three, as firmware does.
  * The spec's mcounteren always allows.
+ *
+ * Instructions that may write satp are found in the same way. The engine keeps its TLB when satp changes (but for its
+ * address space number), and what it keeps depends on the host's clock: so the TLB is flushed behind each of them.
  */
 #include "hart.h"
 
@@ -46,13 +49,25 @@ bool counters_read_time(struct hart *h, uint32_t insn, uint64_t pc)
     return true;
 }
 
+/* Is this an instruction to put a hook on? */
+static bool is_site(uint32_t insn)
+{
+    unsigned csr;
+    return insn_touches_satp(insn) || (insn_reads_counter(insn, &csr) && csr != CSR_TIME);
+}
+
 static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void *hart)
 {
     struct hart *h = hart;
     uint32_t insn;
     unsigned csr;
-    if (!fill_fetch(h, address, &insn) || !insn_reads_counter(insn, &csr) || csr == CSR_TIME) {
+    if (!fill_fetch(h, address, &insn) || !is_site(insn)) {
         h->count.counter_misses++;
+        return;
+    }
+    if (!insn_reads_counter(insn, &csr)) {
+        h->satp_written = true;  /* or about to be: such an instruction ends its block */
+        clock_kick(h);
         return;
     }
     clock_settle(h, address);
@@ -86,10 +101,9 @@ void counters_on_translated(uc_engine *uc, uc_tb *now, uc_tb *before, void *hart
 {
     struct hart *h = hart;
     uint32_t insn;
-    unsigned csr;
     h->count.translations++;
     for (uint64_t va = now->pc; va < now->pc + now->size && fill_fetch(h, va, &insn); va += insn_size(insn))
-        if (insn_reads_counter(insn, &csr) && csr != CSR_TIME && !known_site(h, va))
+        if (is_site(insn) && !known_site(h, va))
             list_push(&h->fresh_sites, va);
     if (!h->fresh_sites.count)
         return;

@@ -195,6 +195,9 @@ static int run_epoch(struct hart *h)
         bool halted = run_slice(h);
         counters_hook_fresh(h);
         pages_settle_writes(h);
+        if (h->satp_written)
+            pages_flush_tlb(h);
+        h->satp_written = false;
         if (h->failed)
             return STOP_GUEST_ERROR;
         if (h->stop_asked)

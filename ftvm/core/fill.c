@@ -141,8 +141,11 @@ bool fill_on_miss(uc_engine *uc, uint64_t va, uc_mem_type type, uc_tlb_entry *en
     if (in_ram(h, to.physical)) {
         uint64_t index = (to.physical - RAM_BASE) >> PAGE_BITS;
         to.access = pages_claim(h, index, access, to.access);
+        to.access = pages_derive(h, index, access, to.access, &to.from);
         if (to.access & ACCESS_EXEC)  /* also for a load or store: execution through this entry will not ask again */
             note_fetch(h, va, view.priv, index);
+    } else {
+        pages_derive(h, h->pages_count, access, to.access, &to.from);
     }
     *entry = (uc_tlb_entry){to.physical & PAGE_MASK, (uc_prot)to.access};
     return true;

@@ -142,6 +142,7 @@ struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_ho
         return NULL;
     h->ram_size = ram_size;
     h->pages_count = ram_size >> PAGE_BITS;
+    h->tlb_age = 1;
     h->pages = calloc(h->pages_count, sizeof *h->pages);
     h->fetched = calloc(FETCH_ENTRIES, sizeof *h->fetched);
     h->clock_hook = clock_hook;

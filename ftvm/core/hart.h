@@ -81,6 +81,7 @@ struct page {
     uint8_t hooked;   /* the write hook of HOOKED is in place; it stays */
     uint8_t written;  /* waits in hart.written */
     uint16_t flips;
+    uint64_t table;   /* equal to hart.tlb_age: the TLB may hold what a page table on this page says */
 };
 
 struct list {
@@ -145,6 +146,8 @@ struct hart {
     uint8_t *ram;
     uint64_t ram_size, pages_count;
     struct page *pages;
+    uint64_t tlb_age;          /* how often the core has flushed the TLB */
+    bool satp_written;         /* flush it before the next block */
     struct list written;       /* pages with translations that the host wrote while the engine ran */
     struct list hooks;         /* write hooks of HOOKED pages */
     struct list counter_hooks, counter_sites, fresh_sites;
@@ -184,9 +187,18 @@ void clock_count_trap(struct hart *);
 void clock_on_block(uc_engine *, uint64_t address, uint32_t size, void *hart);
 
 /* walk.c */
+enum { LEVELS_MAX = 5 };  /* Sv57 */
+
+/* The pages of the page tables that a walk read. */
+struct tables {
+    unsigned count;
+    uint64_t page[LEVELS_MAX];
+};
+
 struct translation {
     uint64_t physical;
     unsigned access;
+    struct tables from;
 };
 int walk(struct hart *, const struct view *, uint64_t va, enum access, bool update, struct translation *);
 bool in_ram(const struct hart *, uint64_t address);
@@ -199,6 +211,7 @@ void pages_wrote(struct hart *, uint64_t address, uint64_t length);
 void pages_settle_writes(struct hart *);
 void pages_clear_dirty(struct hart *);
 void pages_touch_table(struct hart *, uint64_t index);
+unsigned pages_derive(struct hart *, uint64_t index, enum access, unsigned allowed, const struct tables *from);
 unsigned pages_claim(struct hart *, uint64_t index, enum access, unsigned allowed);
 #define REMOVAL_WINDOW UINT64_C(0x5a5a000000000000)  /* no canonical address of any paging mode */
 
@@ -219,6 +232,7 @@ struct memory_access {
 bool insn_memory_access(uint32_t insn, struct memory_access *);
 unsigned insn_size(uint32_t insn);
 bool insn_reads_counter(uint32_t insn, unsigned *csr);
+bool insn_touches_satp(uint32_t insn);
 #define INSN_RD(insn) (((insn) >> 7) & 31)
 #define INSN_RS1(insn) (((insn) >> 15) & 31)
 

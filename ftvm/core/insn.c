@@ -95,3 +95,9 @@ bool insn_reads_counter(uint32_t insn, unsigned *csr)
     *csr = insn >> 20;
     return (insn & 0x7f) == OP_SYSTEM && bits(insn, 12, 2) >= 2 && *csr >= 0xc00 && *csr <= 0xc02;
 }
+
+/* A CSR instruction on satp, whether it writes or not. */
+bool insn_touches_satp(uint32_t insn)
+{
+    return (insn & 0x7f) == OP_SYSTEM && bits(insn, 12, 2) && insn >> 20 == 0x180;
+}

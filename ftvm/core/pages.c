@@ -16,6 +16,12 @@
  * of every store, for one page each: the first is in force where one TLB entry holds W and X, the second where a
  * write-protection hook exists on the page, though it never fires.
  *
+ * What the TLB holds is never older than the page tables, with or without sfence.vma: which entries the engine evicts
+ * depends on its host's clock (its TLB grows and shrinks with use), so one that outlived its page table would be seen by
+ * the guest now and then. A page that an entry was derived from is a *table* until the next flush and has no W in the
+ * TLB; a write fill of it, a write by the host or by the walker flushes, and it is a table no more. A page through whose
+ * own tables it is written keeps its W until the next block entry.
+ *
  * A page is dirty from its first write fill, its first write by the host or by the walker. After pages_clear_dirty()
  * no page has W in the TLB, whatever its state, so the set of dirty pages depends on the guest's stores alone.
  */
@@ -36,7 +42,22 @@ static bool has_code(const struct page *page)
 void pages_flush_tlb(struct hart *h)
 {
     uc_ctl_flush_tlb(h->uc);
+    h->tlb_age++;
     h->count.flushes++;
+}
+
+static bool is_table(const struct hart *h, const struct page *page)
+{
+    return page->table == h->tlb_age;
+}
+
+/* The page had W in the TLB, which has been flushed. */
+static void lose_write(struct page *page)
+{
+    if (page->state == PAGE_WRITABLE)
+        page->state = PAGE_NONE;
+    else if (page->state == PAGE_MIXED || page->state == PAGE_HOOKED)
+        page->state = PAGE_CODE;
 }
 
 /* Removes a page's translations. The caller flushes the TLB, which now holds an address of the window. */
@@ -130,6 +151,8 @@ static void claim_for_execution(struct hart *h, struct page *page)
 unsigned pages_claim(struct hart *h, uint64_t index, enum access access, unsigned allowed)
 {
     struct page *page = &h->pages[index];
+    if (access == ACCESS_WRITE && is_table(h, page))
+        pages_flush_tlb(h);
     if (access == ACCESS_WRITE)
         claim_for_write(h, page, index, allowed);
     else if (access == ACCESS_EXEC)
@@ -151,11 +174,49 @@ unsigned pages_claim(struct hart *h, uint64_t index, enum access access, unsigne
 /* The walker wrote an entry of the page table on this page. */
 void pages_touch_table(struct hart *h, uint64_t index)
 {
-    h->pages[index].dirty = 1;
-    if (has_code(&h->pages[index])) {
+    struct page *page = &h->pages[index];
+    page->dirty = 1;
+    if (has_code(page))
         pages_drop_code(h, index);
+    if (has_code(page) || is_table(h, page))
         pages_flush_tlb(h);
+}
+
+/* The host, or a page through its own tables, writes where translations or TLB entries came from: forget them soon. */
+static void settle_later(struct hart *h, uint64_t index)
+{
+    struct page *page = &h->pages[index];
+    if (page->written || !list_push(&h->written, index))
+        return;
+    page->written = 1;
+    clock_kick(h);
+}
+
+/*
+ * The TLB is about to hold an entry for this page that was derived from these tables: they lose W. Returns what of
+ * `allowed` the entry may hold. `index` is pages_count for what is not RAM.
+ */
+unsigned pages_derive(struct hart *h, uint64_t index, enum access access, unsigned allowed, const struct tables *from)
+{
+    bool flush = false;
+    for (unsigned i = 0; i < from->count; i++) {
+        struct page *page = &h->pages[from->page[i]];
+        if (from->page[i] == index && access == ACCESS_WRITE)
+            settle_later(h, index);
+        else
+            flush = flush || (!is_table(h, page) && page->state != PAGE_NONE && page->state != PAGE_CODE);
     }
+    if (flush)
+        pages_flush_tlb(h);
+    for (unsigned i = 0; i < from->count; i++) {
+        if (from->page[i] == index && access == ACCESS_WRITE)
+            continue;
+        if (from->page[i] == index)
+            allowed &= ~(unsigned)ACCESS_WRITE;
+        lose_write(&h->pages[from->page[i]]);
+        h->pages[from->page[i]].table = h->tlb_age;
+    }
+    return allowed;
 }
 
 /*
@@ -170,11 +231,10 @@ void pages_wrote(struct hart *h, uint64_t address, uint64_t length)
     for (uint64_t i = (address - RAM_BASE) >> PAGE_BITS; i <= last && i < h->pages_count; i++) {
         struct page *page = &h->pages[i];
         page->dirty = 1;
-        if (!has_code(page) || page->written || !list_push(&h->written, i))
+        if (!has_code(page) && !is_table(h, page))
             continue;
-        page->written = 1;
-        h->count.host_writes_to_code++;
-        clock_kick(h);
+        h->count.host_writes_to_code += has_code(page) && !page->written;
+        settle_later(h, i);
     }
     if (!h->running)
         pages_settle_writes(h);
@@ -188,8 +248,9 @@ void pages_settle_writes(struct hart *h)
     if (many)
         uc_ctl_flush_tb(h->uc);
     for (size_t i = 0; i < h->written.count; i++) {
-        h->pages[h->written.items[i]].written = 0;
-        if (!many)
+        struct page *page = &h->pages[h->written.items[i]];
+        page->written = 0;
+        if (!many && has_code(page))
             pages_drop_code(h, h->written.items[i]);
     }
     h->written.count = 0;
@@ -201,10 +262,7 @@ void pages_clear_dirty(struct hart *h)
     for (uint64_t i = 0; i < h->pages_count; i++) {
         struct page *page = &h->pages[i];
         page->dirty = 0;
-        if (page->state == PAGE_WRITABLE)
-            page->state = PAGE_NONE;
-        else if (page->state == PAGE_MIXED || page->state == PAGE_HOOKED)
-            page->state = PAGE_CODE;
+        lose_write(page);
     }
     pages_flush_tlb(h);
 }

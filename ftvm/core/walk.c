@@ -84,6 +84,7 @@ static int walk_tables(struct hart *h, const struct view *view, uint64_t va, enu
         if (!in_ram(h, address))
             return access_fault(access);
         uint64_t *pte = (uint64_t *)(h->ram + (address - RAM_BASE));
+        out->from.page[out->from.count++] = (address - RAM_BASE) >> PAGE_BITS;
         if (!(*pte & PTE_V) || (*pte & PTE_RESERVED) || (*pte & (PTE_R | PTE_W)) == PTE_W)
             return page_fault(access);
         if (*pte & (PTE_R | PTE_X))
@@ -98,8 +99,10 @@ static int walk_tables(struct hart *h, const struct view *view, uint64_t va, enu
 /* Returns 0 and fills `out`, or returns the cause of the fault. With `update`, sets A and D as the access would. */
 int walk(struct hart *h, const struct view *view, uint64_t va, enum access access, bool update, struct translation *out)
 {
+    out->from.count = 0;
     if (view->priv == MACHINE || SATP_MODE(view->satp) == 0) {
-        *out = (struct translation){va, ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC};
+        out->physical = va;
+        out->access = ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC;
     } else {
         int cause = walk_tables(h, view, va, access, update, out);
         if (cause)
