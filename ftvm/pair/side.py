@@ -239,6 +239,8 @@ class Side:
     def _housekeep(self) -> None:
         self._disks.check()
         self._hang_up()
+        if self._block is not None:
+            self._block.tick(time.monotonic())
         if self._late and self._world.opened:
             self._open_services()
         self._status.update(time.monotonic(), **self.report())

@@ -26,7 +26,7 @@ from typing import Final
 from devices.event import Event, EventKind, Output
 from ftvm.service.connection import Connection, Part
 from ftvm.service.export import Export
-from ftvm.service.limits import Limits
+from ftvm.service.limits import Limits, Owed
 from ftvm.service.nbd import ClientError
 from ftvm.service.request import encode_close, encode_request
 from ftvm.service.watcher import Watcher
@@ -49,8 +49,10 @@ class BlockServer:
         self._poller = epoll()
         self._connections: dict[int, Connection] = {}
         self._round: deque[Connection] = deque()
+        self._held: list[Connection] = []  # their next request waits until less is owed
         self._issued: dict[int, Part] = {}
         self._bytes = 0
+        self._owed = Owed()
         self._next = 1
         self._events: list[Event] = []
         self._scratch = memoryview(bytearray(self.limits.receive_bytes))
@@ -76,11 +78,30 @@ class BlockServer:
             elif fd in self._listeners:
                 self._accept(self._listeners[fd])
 
+    def tick(self, now: float) -> None:
+        """Drop clients that do not come out of the handshake, or do not read while others wait; call now and then."""
+        limits, crowded = self.limits, bool(self._held) or self._owed.bytes > self.limits.owed_bytes_max
+        for connection in list(self._connections.values()):
+            if connection.since is None:
+                connection.since = now
+            waited = now - connection.since
+            if connection.greeting:
+                if waited >= limits.handshake_s:
+                    self._refuse(ClientError(f"a handshake took longer than {limits.handshake_s:g} s"))
+                    self._drop(connection)
+            elif not connection.unread:
+                connection.since = None
+            elif waited >= limits.stalled_s and crowded and connection.owed > limits.share:
+                self._refuse(ClientError(f"a client has read nothing for {limits.stalled_s:g} s while others waited"))
+                self._drop(connection)
+
     def take_events(self) -> list[Event]:
         """Requests and ends of connections since the last call, in order."""
         if self._watcher is None:
             self.turn()
         self._listen()
+        if self._held:
+            self._let_in()
         if self._round:
             # A connection that is alone has no twins: what it asked before it ended may be picked.
             for fd, mask in self._poller.poll(0) if len(self._connections) > 1 else ():
@@ -109,6 +130,11 @@ class BlockServer:
     def outstanding(self) -> int:
         """Requests that went to the journal and whose reply has not come back."""
         return len(self._issued)
+
+    @property
+    def owed(self) -> int:
+        """Bytes of replies kept for clients that have not read them, or whose parts are not all there."""
+        return self._owed.bytes
 
     @property
     def connections(self) -> int:
@@ -195,7 +221,7 @@ class BlockServer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        connection = Connection(sock, self.export, self.limits)
+        connection = Connection(sock, self.export, self.limits, self._owed)
         self._connections[connection.fd] = connection
         self._settle(connection)
 
@@ -287,7 +313,17 @@ class BlockServer:
             elif connection.done:
                 self._drop(connection)
             else:
+                if connection.held:
+                    self._held.append(connection)
                 self._settle(connection)
+
+    def _let_in(self) -> None:
+        """Ask those again that were held back."""
+        held, self._held = self._held, []
+        for connection in held:
+            connection.held = False
+            if not connection.gone:
+                self._queue(connection)
 
     def _issue(self, part: Part) -> None:
         number = self._next

@@ -5,7 +5,9 @@
     socket <- unsent  <- Answer (joins a request's parts)  <-------------------------------- reply
 
 A connection is read only while its session starves for bytes and its client reads its replies, so a client can make
-its server hold no more than one socket read, one partial request, and the replies it is owed.
+its server hold no more than one socket read, one partial request, and the replies it is owed. All clients together can
+make it hold no more than `owed_bytes_max` of replies and what is in the machine: a READ whose reply has to be joined
+from parts waits until there is room for all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import Final, NamedTuple
 
 from ftvm.service.export import Export
-from ftvm.service.limits import Limits
+from ftvm.service.limits import Limits, Owed
 from ftvm.service.nbd import FLUSH, PART_MAX, READ, VENDOR, WRITE, reply_head
 from ftvm.service.session import DISCONNECT, ClientRequest, Session
 
@@ -36,6 +38,7 @@ class Answer:
     error: int = 0
     joined: bytearray | None = None  # read data of a request that was split
     sent: bool = False  # already answered (with an error) while parts were still to come
+    reserved: int = 0  # bytes of `joined`, counted as owed from the request on
 
 
 class Part(NamedTuple):
@@ -54,7 +57,7 @@ class Part(NamedTuple):
 class Connection:
     """One client."""
 
-    def __init__(self, sock: socket.socket, export: Export, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, export: Export, limits: Limits, owed: Owed) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.name = 0  # number of its first request; 0 before that
@@ -64,8 +67,12 @@ class Connection:
         self.gone = False  # the socket is closed
         self.ended = False  # the client sends no more
         self.finishing = False  # the client said that it is done: answer, then close
+        self.held = False  # its next request waits until less is owed to all clients
+        self.since: float | None = None  # when it was first looked at, or was last seen to read what it is owed
+        self.owed = 0  # bytes that this client has not read, or that are being joined for it
         self._export = export
         self._limits = limits
+        self._all = owed
         self._session = Session(export)
         self._starved = True
         self._waiting: deque[ClientRequest] = deque()  # taken from the session ahead of their turn: only at the end
@@ -123,7 +130,19 @@ class Connection:
     @property
     def congested(self) -> bool:
         """Does the client not read its replies?"""
-        return self._unsent_bytes > self._limits.unsent_bytes_max
+        limits = self._limits
+        crowded = self._all.bytes > limits.owed_bytes_max and self.owed > limits.share
+        return crowded or self._unsent_bytes > limits.unsent_bytes_max
+
+    @property
+    def unread(self) -> bool:
+        """Is there something that the client has not taken?"""
+        return bool(self._unsent)
+
+    @property
+    def greeting(self) -> bool:
+        """Is the handshake still going on?"""
+        return self._session.phase == "handshake"
 
     @property
     def done(self) -> bool:
@@ -134,14 +153,18 @@ class Connection:
 
     def next_part(self) -> Part | None:
         """The next part to be journaled; None when there is none now. Raises ClientError."""
-        if self.in_flight >= self._limits.in_flight_max or self.congested:
+        if self.in_flight >= self._limits.in_flight_max or (self.congested and not self._has_room):
             return None
         while self._current is None:
             request = self._next_request()
             if request is None:
                 return None
+            if self._too_much(request):
+                self._waiting.appendleft(request)
+                self.held = True
+                return None
             self._begin(request)
-            if self.congested:
+            if self.congested and not self._has_room:
                 return None
         return self._cut(self._current)
 
@@ -162,6 +185,20 @@ class Connection:
             return item
         return None
 
+    def _too_much(self, request: ClientRequest) -> bool:
+        """Must this READ wait until there is room for its joined reply? One that is alone never waits."""
+        joined = request.total if request.kind == READ and request.total > PART_MAX else 0
+        return bool(joined and self._all.bytes) and self._all.bytes + joined > self._limits.owed_bytes_max
+
+    @property
+    def _has_room(self) -> bool:
+        """Was the current request's reply counted as owed when it began?"""
+        return self._current is not None and self._answer is not None and self._answer.reserved > 0
+
+    def _owe(self, count: int) -> None:
+        self.owed += count
+        self._all.bytes += count
+
     def _begin(self, request: ClientRequest) -> None:
         """Make `request` the current one, or answer it at once."""
         kind = request.kind
@@ -171,6 +208,9 @@ class Connection:
             self._answer = Answer(request.cookie, kind, request.start, 1 if without_length else request.total)
             if error or not (request.total or without_length):
                 self._finish(self._answer, error)
+            elif kind == READ and request.total > PART_MAX:
+                self._answer.reserved = request.total
+                self._owe(request.total)
         assert self._answer is not None
         if not self._answer.sent:
             self._current = request
@@ -213,6 +253,8 @@ class Connection:
 
     def _finish(self, answer: Answer, error: int, data: bytes | bytearray = b"") -> None:
         answer.sent = True
+        if not self.gone:
+            self._owe(-answer.reserved)
         self.send(reply_head(answer.cookie, error), data)
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -233,6 +275,7 @@ class Connection:
         if sent == total:
             return
         self._unsent_bytes += total - sent
+        self._owe(total - sent)
         for piece in (memoryview(head), memoryview(data)):
             if sent < len(piece):
                 self._unsent.append(piece[sent:])
@@ -248,6 +291,8 @@ class Connection:
             except OSError:
                 return False
             self._unsent_bytes -= sent
+            self._owe(-sent)
+            self.since = None
             while sent:
                 piece = self._unsent[0]
                 if sent < len(piece):
@@ -262,4 +307,5 @@ class Connection:
         self.gone = True
         self._unsent.clear()
         self._unsent_bytes = 0
+        self._owe(-self.owed)
         self.sock.close()

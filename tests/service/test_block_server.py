@@ -391,6 +391,83 @@ def test_a_client_that_does_not_read_is_not_served_further(tmp_path: Path) -> No
     service.close()
 
 
+def test_clients_that_do_not_read_cannot_fill_the_host_together(tmp_path: Path) -> None:
+    """Beyond the limit of all, each has its share; one that reads is served as ever, and nobody loses a reply."""
+    limits = Limits(connections_max=16, owed_bytes_max=8 * MIB, in_flight_bytes_max=MIB)
+    service = Service(tmp_path / "s", limits)
+    slow = [service.connect() for _ in range(12)]
+    for client in slow:
+        client.send(b"".join(request_frame(READ, 0, cookie, 0, 65536) for cookie in range(100)))
+        client.asked.update(dict.fromkeys(range(100), 65536))
+    service.bench.settle()
+    assert 8 * MIB < service.server.owed <= 8 * MIB + len(slow) * limits.share + limits.in_flight_bytes_max
+    assert service.connect().call(READ, 0, MIB) == (0, bytes(MIB))
+    for client in slow:
+        assert [client.reply()[0] for _ in range(100)] == list(range(100))
+    assert service.server.owed == 0
+    service.close()
+
+
+def test_long_reads_wait_until_there_is_room_to_join_them(tmp_path: Path) -> None:
+    """Eight clients want 8 MiB each in one reply, where 20 MiB are the limit: never more, and all get theirs."""
+    service = Service(tmp_path / "s", Limits(owed_bytes_max=20 * MIB, in_flight_bytes_max=MIB))
+    clients = [service.connect() for _ in range(8)]
+    most = 0
+
+    def step() -> None:
+        nonlocal most
+        service.bench.step()
+        most = max(most, service.server.owed)
+
+    for client in clients:
+        client.step = step
+        client.ask(READ, 3, 0, 8 * MIB)
+    assert all(client.reply() == (3, 0, bytes(8 * MIB)) for client in clients)
+    assert 8 * MIB < most <= 20 * MIB and service.server.owed == 0
+    service.close()
+
+
+def test_a_read_longer_than_the_limit_of_all_is_served_when_it_is_alone(tmp_path: Path) -> None:
+    service = Service(tmp_path / "s", Limits(owed_bytes_max=2 * MIB))
+    assert service.connect().call(READ, 0, 4 * MIB) == (0, bytes(4 * MIB))
+    service.close()
+
+
+def test_a_client_that_reads_nothing_is_dropped_once_others_have_to_wait_for_it(tmp_path: Path) -> None:
+    """As long as there is room it may take its time."""
+    service = Service(tmp_path / "s", Limits(owed_bytes_max=8 * MIB, stalled_s=10.0))
+    hog = service.connect()
+    hog.ask(READ, 1, 0, 8 * MIB)
+    service.bench.settle()
+    for now in range(0, 100, 5):
+        service.server.tick(float(now))
+    assert service.server.connections == 1
+    waiting = service.connect()
+    waiting.ask(READ, 2, 0, 8 * MIB)
+    service.bench.settle()
+    assert service.server.owed <= 8 * MIB
+    service.server.tick(100.0)
+    assert service.server.connections == 1 and "read nothing" in service.server.refusal
+    assert waiting.reply() == (2, 0, bytes(8 * MIB))
+    service.close()
+
+
+def test_a_handshake_has_to_end(service: Service) -> None:
+    """Connections that say nothing, or half of it, hold no slot for ever; others are not hurried."""
+    silent, slow = service.connect(hello=b""), service.connect(hello=b"")
+    slow.send(HELLO[:-1])
+    done = service.connect()
+    for now in (0.0, 9.9):
+        service.server.tick(now)
+    assert service.server.connections == 3
+    slow.send(HELLO[-1:])
+    service.bench.settle()
+    service.server.tick(10.0)
+    assert service.server.connections == 2 and silent.at_end()
+    service.server.tick(1000.0)
+    assert service.server.connections == 2 and done.call(READ, 0, 512) == (0, bytes(512))
+
+
 def test_connections_are_bounded(tmp_path: Path) -> None:
     """A client too many waits until another one leaves."""
     service = Service(tmp_path / "s", Limits(connections_max=2))
