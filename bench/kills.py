@@ -22,7 +22,7 @@ def kills(bench: Bench) -> Iterator[Figure]:
     count = bench.effort.kills
     machine = bench.path("kills.toml")
     machine.write_text(MACHINE)
-    options = Options(seed=1, kill="both", count=count, seconds_max=20 + 2 * SECONDS_A_KILL * count)
+    options = Options(seed=1, kill="both", count=count, calm_s=(0.2, 0.5), seconds_max=20 + 2 * SECONDS_A_KILL * count)
     with PairProcess(machine, bench.path("state")) as pair:
         pair.start()
         report = run_demo(pair, pair.addresses[0], options, bench.say)
