@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from ftvm.demo.nbd_client import Address, NbdClient, Outcome
 from ftvm.demo.nbd_wire import Request, error_text
 from ftvm.process import Process
 from ftvm.service.nbd import VENDOR
-from ftvm.state_dir import SIDES, StateDir, read_json
+from ftvm.state_dir import SIDES, StateDir
 from ftvm.status import read_status
 
 POLL_S = 0.01
@@ -74,12 +75,10 @@ class PairProcess:
         if self._launcher is not None and self._launcher.poll() is None:
             self._launcher.kill()
             self._launcher.wait()
-        for side in self.status()["sides"]:
-            process = self._process(side)
-            if process is not None:
+        while processes := self._processes():
+            for process in processes:
                 process.signal(signal.SIGKILL)
-                while process.alive:
-                    time.sleep(POLL_S)
+            time.sleep(POLL_S)
 
     def kill_launcher(self) -> None:
         """SIGKILL the launcher; the pair goes on."""
@@ -167,8 +166,16 @@ class PairProcess:
         self._killed = [process for process in self._killed if process.alive]
         return not self._killed and bool(self.status()["protected"])
 
-    def _process(self, side: str) -> Process | None:
-        return Process.load(read_json(self.state.status(side)).get("process"))
+    def _processes(self) -> list[Process]:
+        """Both sides' processes, also one that has only just been started: no file knows it yet."""
+        wanted = (b"ftvm.pair.main", os.fsencode(self.state.path))
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                process = Process.find(int(path.parent.name)) if all(word in words for word in wanted) else None
+                found += [process] if process is not None and process.alive else []
+        return found
 
     def _until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         end = time.monotonic() + timeout_s

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from ftvm.pair_process import PairProcess
 from ftvm.process import Process
+from ftvm.testing import MakePair
 from tests.pair_processes.load import Load
 from tests.pair_processes.watch import StatusWatch
 
@@ -199,3 +200,13 @@ def test_a_side_that_was_just_being_started_is_adopted_too(pair: PairProcess) ->
         load.answered(100)
         pair.wait_protected()
         load.finish()
+
+
+def test_a_closed_pair_leaves_no_process(ftvm_pair: MakePair) -> None:
+    """Not even the side that its launcher was just starting."""
+    pair = ftvm_pair(wait=False)
+    until(lambda: bool(pair.state.path.exists() and list(pair.state.path.glob("[ab]/side.log"))), "the first side")
+    pair.close()
+    time.sleep(1.0)
+    assert not pair.state.side_process("a")
+    assert pair.status()["sides"]["a"]["pid"] is None
