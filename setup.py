@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("ftvm/core")
 HELP = """
 ftvm could not compile its C core (ftvm/core/*.c).
-  It needs a C compiler and Python's headers. On Debian: apt-get install gcc python3-dev (as root), then install ftvm again.
+  It needs a C compiler and Python's headers. On Debian, as root: apt-get install gcc python3-dev. Then install again.
   There is no slower fallback: the guest's clock and page tables live in this core.
 """
 
@@ -36,7 +36,7 @@ setup(
             depends=sorted(str(path) for path in CORE.glob("*.h")),
             include_dirs=[str(Path(unicorn.__file__).parent / "include")],
             # The engine's own symbols are resolved at import from the wheel's library (see ftvm/hart.py).
-            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
+            extra_compile_args="-std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden".split(),
         )
     ],
     cmdclass={"build_ext": BuildCore},
