@@ -160,7 +160,7 @@ def beyond_ram_mib(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         head = line.split(maxsplit=5)
         if "-" in head[0] and not head[0].endswith(":"):
-            in_ram = len(head) == 6 and head[5].startswith("/memfd:")
+            in_ram = len(head) == 6 and head[5].startswith("/dev/zero")
         elif line.startswith("Pss:"):
             total += int(head[1])
             ram += int(head[1]) if in_ram else 0

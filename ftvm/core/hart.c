@@ -2,12 +2,14 @@
 /*
  * Birth and death of a hart: the engine with its hooks, RAM, and small helpers that every other file uses.
  *
- * RAM is a memfd mapped privately and lent to the engine, so that devices reach it without a copy, MADV_DONTNEED gives
- * zeros back, and the kernel can tell which pages differ from the file.
+ * RAM is /dev/zero mapped privately and lent to the engine, so that devices reach it without a copy, MADV_DONTNEED gives
+ * zeros back, and it has a name in /proc. Pages that were only read take no memory (as those of a memfd would, and twice
+ * once they are written: a digest or a snapshot reads all of them).
  */
 #define _GNU_SOURCE
 #include "hart.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,12 +82,10 @@ void hart_fail(struct hart *h, const char *format, ...)
 
 static bool map_ram(struct hart *h)
 {
-    int fd = memfd_create("ftvm-ram", MFD_CLOEXEC);
+    int fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return false;
-    void *ram = MAP_FAILED;
-    if (ftruncate(fd, (off_t)h->ram_size) == 0)
-        ram = mmap(NULL, h->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    void *ram = mmap(NULL, h->ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
     close(fd);
     if (ram == MAP_FAILED)
         return false;

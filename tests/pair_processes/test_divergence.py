@@ -23,7 +23,7 @@ class Memory:
 
     def __init__(self, pid: int) -> None:
         with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
-            ranges = [line.split()[0] for line in maps if "memfd:ftvm-ram" in line]
+            ranges = [line.split()[0] for line in maps if "/dev/zero" in line]
         assert ranges, f"process {pid} has no guest RAM"
         self._start = min(int(text.partition("-")[0], 16) for text in ranges)
         self._length = max(int(text.partition("-")[2], 16) for text in ranges) - self._start
