@@ -36,7 +36,14 @@ setup(
             depends=sorted(str(path) for path in CORE.glob("*.h")),
             include_dirs=[str(Path(unicorn.__file__).parent / "include")],
             # The engine's own symbols are resolved at import from the wheel's library (see ftvm/hart.py).
-            extra_compile_args="-std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden".split(),
+            extra_compile_args=[
+                "-std=gnu11",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Wno-unused-parameter",
+                "-fvisibility=hidden",
+            ],
         )
     ],
     cmdclass={"build_ext": BuildCore},
