@@ -54,6 +54,8 @@ HURRIED = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf, pause_max_ms=250
 IN_STEP = Limits(lag_soft_ms=16.0)  # two epochs of a computing guest
 JOINER_TIMEOUT_MS = 5000.0
 HOLD_S = 0.05
+SLOWED_S = 0.001  # how soon a guest that is slowed is looked at again
+HELD_MAX_S = 2.0
 CHUNKS_AT_ONCE = 16
 _STATE_KINDS = {
     StateBegin: FrameKind.STATE_BEGIN,
@@ -116,6 +118,8 @@ class BackupLink:
         self._untaken: StateBegin | StateChunk | StateEnd | None = None
         self._detector: FailureDetector | None = None
         self._match = DigestMatch()
+        self._held_since: float | None = None  # since when the guest has waited for the joiner's disks
+        self._told_slow = False
         self._executed = machine.sequence
 
     # -- what the live side calls (see live.Link) ---------------------------------------------------------------
@@ -124,12 +128,26 @@ class BackupLink:
         """Seconds to hold the next entry back: the backup's lag, a full window, or a lost backup."""
         if self.state is LinkState.LOST:
             return HOLD_S
+        if self._source is not None and self.state is LinkState.PRECOPY and self._source.holds_guest():
+            return self._slow(now)
+        self._held_since = None
         if self.sender is None:
             return 0.0
         if self.state is LinkState.FOLLOWING and now >= self._hurry_at:
             self.sender.window.limits = HURRIED
         self.lag_ms = self.sender.window.lag_ms(now)
         return min(HOLD_S, self.sender.delay(now))
+
+    def _slow(self, now: float) -> float:
+        """The guest waits for the joiner, which has to go when it does not come on."""
+        if self._held_since is None:
+            self._held_since = now
+        if not self._told_slow:
+            self._told_slow = True
+            self.on_change(f"slowing the guest: it writes to its disks faster than member {self.member} can copy them")
+        if now - self._held_since > HELD_MAX_S:
+            self.lose(f"it has kept the guest waiting for {HELD_MAX_S:g} s", now)
+        return SLOWED_S
 
     def boundary(self) -> None:
         """The machine is between two epochs: take the snapshot when precopy has done what it can."""
@@ -279,6 +297,7 @@ class BackupLink:
         self._match = DigestMatch()
         self._detector = FailureDetector(JOINER_TIMEOUT_MS, self._timing.heartbeat_ms, now)
         self._source = StateSource(self._disks)
+        self._held_since, self._told_slow = None, False
         self.state = LinkState.PRECOPY
         welcome = Welcome(session, self.term, self._executed + 1, True)
         self._emit(FrameKind.WELCOME, welcome.encode())

@@ -2,7 +2,8 @@
 """A checkpoint on its way to a joiner: disks while the guest runs, then the machine at one epoch boundary.
 
     precopy   every chunk of every disk that holds something, then what was written meanwhile, and again, until little
-              is left or the rounds are used up; the guest runs on
+              is left; the guest runs on. After ROUNDS_MAX rounds it is slowed (`holds_guest`): it may write to as many
+              chunks as a snapshot may copy, spread over the round; after twice as many it waits for the round to end
     snapshot  at an epoch boundary N: the machine's sections and the contents of the chunks that are still dirty are
               copied into memory (this pauses the guest; the pause is measured)
     tail      those bytes are sent while the guest runs on; entries N+1, N+2, ... follow in the same stream
@@ -27,7 +28,8 @@ from logging_channel.state_transfer import StateReceiver, StateSender
 
 PIECE: Final = 1 << 20  # bytes of a section in one chunk message
 ROUNDS_MAX: Final = 6
-FEW_CHUNKS: Final = 64  # 4 MiB
+FEW_CHUNKS: Final = 64  # 4 MiB: copied while the guest waits
+MANY_CHUNKS: Final = 256  # 16 MiB: the same, when the guest writes faster than its disks are copied
 STATE_MAX: Final = 4 << 30
 
 
@@ -62,6 +64,8 @@ class StateSource:
         self.snapshot_taken = False
         self._disks = disks
         self._round = 0
+        self._round_size = 0  # chunks of this round
+        self._fresh: dict[tuple[int, int], None] = {}  # some of the chunks written to in this round
         self._begun = False
         self._work: deque[tuple[int, int]] = deque()
         self._tail: deque[Piece] = deque()
@@ -88,13 +92,31 @@ class StateSource:
         """Precopy has done what it can: call `snapshot` at this epoch boundary."""
         if self.snapshot_taken or self._work or not self._begun:
             return False
-        self._work.extend(self._dirty())
+        self._work.extend(dict.fromkeys([*self._fresh, *self._dirty()]))
+        self._fresh.clear()
         self._round += 1
-        return len(self._work) <= FEW_CHUNKS or self._round >= ROUNDS_MAX
+        self._round_size = len(self._work)
+        return self._round_size <= self._snapshot_max
+
+    @property
+    def _snapshot_max(self) -> int:
+        return FEW_CHUNKS if self._round < ROUNDS_MAX else MANY_CHUNKS
+
+    def holds_guest(self) -> bool:
+        """The guest has written more than the joiner can keep up with: it has to wait for more of the round to go."""
+        if self.snapshot_taken or self._round < ROUNDS_MAX:
+            return False
+        if self._round >= 2 * ROUNDS_MAX:
+            return True
+        self._fresh.update(dict.fromkeys(self._dirty()))
+        sent = self._round_size - len(self._work)
+        return len(self._fresh) * self._round_size > MANY_CHUNKS // 2 * sent
 
     def snapshot(self, save: Callable[[], Sections]) -> None:
         """Copy the machine and the chunks that are still dirty; the guest may go on afterwards."""
-        for unit, chunk in dict.fromkeys([*self._work, *self._dirty()]):
+        last = dict.fromkeys([*self._work, *self._dirty()])
+        assert len(last) <= self._snapshot_max, "the guest has run since it was ready for the snapshot"
+        for unit, chunk in last:
             self._tail.append(self._disk_piece(unit, chunk))
         self._work.clear()
         self.close()

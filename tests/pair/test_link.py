@@ -7,7 +7,8 @@ import pytest
 
 from ftvm.gate import Gate
 from ftvm.pair.identity import Identity, Timing
-from ftvm.pair.link import BackupLink, LinkState
+from ftvm.pair.link import HELD_MAX_S, BackupLink, LinkState
+from ftvm.pair.transfer import StateSource
 from ftvm.world.simulated import SimulatedWorld
 from logging_channel.endpoint import Sent
 from logging_channel.frame import Frame, FrameKind, decode
@@ -105,3 +106,20 @@ def test_a_backup_that_finds_the_divergence_first_is_believed(code: GoodbyeCode)
     leader.tell(FrameKind.GOODBYE, Goodbye(int(code), "this side cannot run entry 8").encode())
     assert leader.link.state is LinkState.LOST
     assert ("entry 8" in leader.link.diverged) is (code is GoodbyeCode.DIVERGED)
+
+
+def test_a_joiner_that_does_not_come_on_cannot_hold_the_guest_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slowed while its disks are copied, told once; a joiner that lives and takes nothing is given up."""
+    leader, said = Leader(), list[str]()
+    leader.link.on_change = said.append
+    leader.tell(FrameKind.HELLO, JOINER.hello(0, 0, 0).encode())
+    assert leader.link.state is LinkState.PRECOPY and leader.link.delay(leader.now) == 0
+    monkeypatch.setattr(StateSource, "holds_guest", lambda self: True)
+    for _ in range(200):
+        leader.now += HELD_MAX_S / 100
+        leader.tell(FrameKind.HEARTBEAT, Heartbeat(0, 0, 0, 0, False).encode())
+        if leader.link.state is LinkState.PRECOPY:
+            assert leader.link.delay(leader.now) > 0
+    assert leader.link.state is LinkState.ABSENT and leader.link.delay(leader.now) == 0
+    assert len([line for line in said if "slowing the guest" in line]) == 1
+    assert "kept the guest waiting" in leader.link.lost_because

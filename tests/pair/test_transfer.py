@@ -36,7 +36,8 @@ def move(
     sink: StateSink | None = None
     before = 0
     while True:
-        between()
+        if not source.holds_guest():
+            between()
         if not source.snapshot_taken and source.ready_for_snapshot():
             source.snapshot(save)
         message = source.next()
@@ -57,6 +58,7 @@ def move(
 def test_a_disk_that_changes_arrives_as_it_was_at_the_snapshot(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes, zeroes and discards between any two messages, in several rounds."""
     monkeypatch.setattr(transfer, "FEW_CHUNKS", 0)
+    monkeypatch.setattr(transfer, "MANY_CHUNKS", 0)
     chance, ours, theirs = Random(seed), disk(seed), disk(seed + 100)
     at_snapshot: list[bytes] = []
 
@@ -77,6 +79,44 @@ def test_a_disk_that_changes_arrives_as_it_was_at_the_snapshot(seed: int, monkey
     assert theirs.read(0, SIZE) == at_snapshot[0]
     assert sections == [("machine", b"state")]
     assert ours.take_dirty() == set(), "nobody is interested in changes any more"
+
+
+class Writer:
+    """A guest that writes to random places of a large disk, so many times between any two messages."""
+
+    def __init__(self, disk: ScratchDisk, count: int) -> None:
+        self.runs = 0
+        self._disk, self._count, self._chance = disk, count, Random(count)
+
+    def __call__(self) -> None:
+        self.runs += 1
+        for _ in range(self._count):
+            self._disk.write(self._chance.randrange(self._disk.capacity // 512) * 512, b"w" * 512)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 100])
+def test_a_guest_that_writes_everywhere_is_slowed_and_the_pause_stays_bounded(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be outrun: without being slowed, nearly all of its disk would be copied in one pause."""
+    monkeypatch.setattr(transfer, "FEW_CHUNKS", 4)
+    monkeypatch.setattr(transfer, "MANY_CHUNKS", 16)
+    ours, theirs = ScratchDisk(256 * CHUNK), ScratchDisk(256 * CHUNK)
+    for index in range(0, 256, 2):
+        ours.write(index * CHUNK, b"o" * 512)
+    source, writer = StateSource([ours]), Writer(ours, count)
+    in_pause: list[int] = []
+    at_snapshot: list[int] = []
+
+    def save() -> Sections:
+        in_pause.append(len(source._tail))
+        at_snapshot.extend(hash(ours.read_chunk(index)) for index in range(256))
+        return []
+
+    move(source, [theirs], save, writer)
+    assert in_pause[0] <= 16
+    assert writer.runs > 100, "the guest was stopped, not slowed"
+    assert [hash(theirs.read_chunk(index)) for index in range(256)] == at_snapshot
 
 
 def test_sections_of_any_size_arrive_whole_and_in_order() -> None:
