@@ -33,17 +33,35 @@ def _at_point(cluster: Cluster, victim: Process, action: Callable[[], None]) -> 
 def kill_at_point(cluster: Cluster) -> None:
     """SIGKILL between two effects of a process."""
     if (victim := _someone(cluster)) is not None:
+        _at_point(cluster, victim, victim.kill)
 
-        def die() -> None:
-            victim.kill()
 
-        _at_point(cluster, victim, die)
+def kill_primary_soon(cluster: Cluster) -> None:
+    """SIGKILL of the primary, a few effects from now."""
+    if (victim := cluster.primary) is not None:
+        _at_point(cluster, victim, victim.kill)
+        victim.points_left = cluster.random.randint(1, 6)
+
+
+def kill_behind_a_pause(cluster: Cluster) -> None:
+    """The primary dies while its backup is stopped: what was sent and the connection's end are found together."""
+    primary = cluster.primary
+    if primary is not None and (backup := primary.side.other.process) is not None:
+        backup.stop(0.03)
+        kill_primary_soon(cluster)
 
 
 def stop(cluster: Cluster) -> None:
     """SIGSTOP, now, for less or more than the timeout."""
     if (victim := _someone(cluster)) is not None:
         victim.stop(_pause(cluster))
+
+
+def stop_just_too_long(cluster: Cluster) -> None:
+    """The primary goes on while its backup asks for the next term."""
+    if cluster.primary is not None:
+        asking = cluster.random.uniform(0.0, cluster.setup.arbiter_s)
+        cluster.primary.stop(cluster.timing.timeout_ms / 1e3 + asking)
 
 
 def stop_at_point(cluster: Cluster) -> None:
@@ -149,10 +167,21 @@ FAULTS: Final[dict[Fault, int]] = {
     clients_leave: 4,
     burst: 6,
     ambush: 14,
+    stop_just_too_long: 8,
+    kill_behind_a_pause: 6,
 }
 WILD: Final[dict[Fault, int]] = {**FAULTS, power: 8}
 
-AT_THE_END: Final = (kill, kill_at_point, cut, stop_at_point, partition)
+AT_THE_END: Final = (
+    kill,
+    kill_primary_soon,
+    kill_behind_a_pause,
+    kill_behind_a_pause,
+    kill_at_point,
+    cut,
+    stop_at_point,
+    partition,
+)
 
 
 def heal(cluster: Cluster) -> None:

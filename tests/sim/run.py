@@ -188,7 +188,7 @@ def choose_setup(chance: Random) -> Setup:
         pad=chance.choice((0, 0, 0, 100, 3 << 20)),
         sync_s=chance.choice(((0.0002, 0.004), (0.005, 0.05))),
         slowness=(chance.choice((1.0, 1.0, 2.5)), chance.choice((1.0, 1.0, 2.5))),
-        arbiter_s=chance.choice((0.004, 0.03)),
+        arbiter_s=chance.choice((0.004, 0.03, 0.1)),
         chunks_at_once=chance.choice((16, 1)),
         busy=chance.random() < 0.3,
     )

@@ -10,13 +10,14 @@ from tests.sim.run import simulate
 
 SEEDS_MAX = 300
 SEEDS_FIRST = {  # where a bug that takes rare circumstances was seen; only a shortcut, all seeds are tried in the end
+    "everything is said to have left": 24,
+    "nothing is emitted again on going live": 24,
     "acknowledged entries are dropped on going live": 63,
-    "stopping to acknowledge is not for good": 34,
-    "everything is said to have left": 16,
-    "nothing is emitted again on going live": 16,
-    "a backup's farewell is a failure": 22,
-    "an end is ignored when the primary is suspected": 70,
-    "a joiner asks before it is in sync": 13,
+    "a joiner asks before it is in sync": 33,
+    "an end is ignored when the primary is suspected": 20,
+    "a backup's farewell is a failure": 28,
+    "digests are not compared": 16,
+    "a joiner's disks are not synced": 14,
 }
 
 
