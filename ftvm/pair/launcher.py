@@ -29,8 +29,10 @@ from typing import Any
 
 from ftvm.arbiter.arbiter import ArbiterError, Grant
 from ftvm.config import MachineConfig
+from ftvm.pair import side_log
 from ftvm.pair.cold_start import arbiter_of, first_primary
 from ftvm.pair.side import ExitCode
+from ftvm.pair.side_log import Tail
 from ftvm.process import Process
 from ftvm.say import Say
 from ftvm.state_dir import SIDES, StateDir, read_json
@@ -95,7 +97,7 @@ class Launcher:
         self._orphaned_since: float | None = None
         self._finished = False  # the guest has ended in order, or has failed: as a side saw it
         self._failure = ""
-        self._tails = {side: _Tail(self._log(side)) for side in SIDES}
+        self._tails = {side: Tail(self.state.side(side)) for side in SIDES}
         self._warned = ""
 
     # -- the loop -----------------------------------------------------------------------------------------------
@@ -279,7 +281,7 @@ class Launcher:
         command += ["--record", str(self._record)] if self._record is not None else []
         command += ["--unprotected"] if self._unprotected else []
         command += ["--log-json"] if self._log_json else []
-        with self._log(member).open("ab") as log:
+        with (self.state.side(member) / side_log.NAME).open("ab") as log:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -292,9 +294,6 @@ class Launcher:
         process = Process.find(child.pid)
         assert process is not None, "a child that was not waited for has a pid"
         self._sides[member] = SideProcess(member, process, self._term, child, time.monotonic())
-
-    def _log(self, member: str) -> Path:
-        return self.state.side(member) / "side.log"
 
     def _print(self) -> None:
         for tail in self._tails.values():
@@ -315,33 +314,6 @@ class Launcher:
 
     def _first_look(self) -> Grant | None:
         return self._arbiter.latest() if self._arbiter.path.exists() else None
-
-
-class _Tail:
-    """What is appended to a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self.skip()
-
-    def skip(self) -> None:
-        """From here on only what is new."""
-        self._offset = self._path.stat().st_size if self._path.exists() else 0
-
-    def read(self) -> bytes:
-        """Whole lines that have come."""
-        try:
-            if self._path.stat().st_size <= self._offset:
-                return b""
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                lines = file.read()
-        except OSError:
-            return b""
-        whole = lines[: lines.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return whole
 
 
 def _end(code: int) -> str:

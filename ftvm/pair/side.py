@@ -37,6 +37,7 @@ from ftvm.pair.member import Member, Parts, Role
 from ftvm.pair.post_mortem import keep_diverged
 from ftvm.pair.scheduling import ask_for_short_slices
 from ftvm.pair.services import ServiceError, addresses, open_services
+from ftvm.pair.side_log import turn_over
 from ftvm.recording import Recording, header_of, keep_aside
 from ftvm.say import Say
 from ftvm.service.block_server import BlockServer
@@ -239,6 +240,7 @@ class Side:
     def _housekeep(self) -> None:
         self._disks.check()
         self._hang_up()
+        turn_over(self._state.side(self.options.member))
         if self._block is not None:
             self._block.tick(time.monotonic())
         if self._late and self._world.opened:
