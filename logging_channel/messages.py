@@ -4,7 +4,7 @@
     body          form      fields
     Hello         msgpack   protocol, configuration, images, engine, pair name, member, term, executed, received, ...
     Welcome       msgpack   session, term, next sequence, whether the state is sent first
-    Refuse        msgpack   reason in words
+    Refuse        msgpack   reason in words, whether it is of no use to ask again
     entry         struct    released u64, then the opaque entry           (`entry_body`, `split_entry_body`)
     Ack           struct    received u64, executed u64, digest u64, durable u64, flags u32
     Heartbeat     struct    sequence u64, clock u64, recorded u64, released u64, flags u32
@@ -137,9 +137,10 @@ class Welcome(_Packed):
 
 @dataclass(frozen=True, slots=True)
 class Refuse(_Packed):
-    """The primary's no, in words for the joiner's operator."""
+    """The primary's no, in words for the joiner's operator; `final` when it will be the same for ever."""
 
     reason: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

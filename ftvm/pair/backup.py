@@ -3,7 +3,7 @@
 
     state      message            then
     DIALING    CONNECTED          HELLO, every so often until answered
-    ASKING     WELCOME            TAKING;  REFUSE: DIALING, asked again later
+    ASKING     WELCOME            TAKING;  REFUSE: DIALING, asked again later; OVER when it is final
     TAKING     STATE_*            disks are written, sections kept;  STATE_END: RESTORING
     RESTORING  (execution half)   the machine becomes the snapshot, the disks are synced: FOLLOWING
     FOLLOWING  ENTRY              acknowledged at once, executed later; the PROTECTED mark: IN_SYNC
@@ -93,6 +93,7 @@ class Backup:
         self.goodbye: Goodbye | None = None
         self.refusal = ""
         self.failure = ""
+        self.unfit = False  # another machine, image, engine or pair than the primary's: no use to ask again
         self.diverged = False  # from the primary, as either of the two has found
         self.primary = Heartbeat(0, 0, 0, 0, False)
         self.receiver = Receiver()
@@ -312,7 +313,7 @@ class Backup:
         elif kind is FrameKind.WELCOME and self.state is BackupState.ASKING:
             self._welcome(Welcome.decode(frame.body), now)
         elif kind is FrameKind.REFUSE and self.state is BackupState.ASKING:
-            self._refused(Refuse.decode(frame.body).reason, now)
+            self._refused(Refuse.decode(frame.body), now)
         elif self.state is BackupState.TAKING:
             self._state(frame)
 
@@ -325,12 +326,16 @@ class Backup:
         self._told_at = now
         self.on_change(f"joining in term {welcome.term}")
 
-    def _refused(self, reason: str, now: float) -> None:
+    def _refused(self, refusal: Refuse, now: float) -> None:
+        if refusal.final:
+            self.unfit = True
+            self._fail(f"refused by the primary: {refusal.reason}")
+            return
         self.state = BackupState.DIALING
         self._hello_at = now + HELLO_EVERY_S
-        if reason != self.refusal:
-            self.refusal = reason
-            self.on_change(f"refused: {reason}")
+        if refusal.reason != self.refusal:
+            self.refusal = refusal.reason
+            self.on_change(f"refused: {refusal.reason}")
 
     def _state(self, frame: Frame) -> None:
         if frame.kind is FrameKind.STATE_BEGIN:

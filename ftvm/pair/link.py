@@ -280,11 +280,12 @@ class BackupLink:
         hello = Hello.decode(frame.body)
         ours = self.identity.hello(self.term, 0, 0)
         reason = ours.mismatch(hello)
+        final = reason is not None
         if reason is None and self.state is not LinkState.ABSENT and peer != self._peer:
             reason = f"this primary has a backup already (member {self.member!r}, {self.state.value}); ask again later"
         if reason is not None:
             refusal = Session(self.identity.pair, self.term, frame.session)
-            self._send(peer, refusal.encode(FrameKind.REFUSE, 0, Refuse(reason).encode()))
+            self._send(peer, refusal.encode(FrameKind.REFUSE, 0, Refuse(reason, final).encode()))
             return
         if self.state is not LinkState.ABSENT:
             self.lose("it began anew", now)

@@ -364,6 +364,8 @@ class Side:
     def _exit_code(self) -> ExitCode:
         if self.member.role is Role.FENCED:
             return ExitCode.FENCED
+        if self.member.backup is not None and self.member.backup.unfit:
+            return ExitCode.FAILED
         if not self.member.finished:
             return ExitCode.LEFT
         return ExitCode.GUEST_FAILED if self._machine.failure else ExitCode.DONE

@@ -36,7 +36,7 @@ MESSAGES = st.one_of(
     st.builds(Hello, U64, st.binary(), st.dictionaries(TEXT, TEXT, max_size=3), TEXT, TEXT, TEXT, U64, U64, U64,
               st.booleans()),
     st.builds(Welcome, U64, U64, U64, st.booleans()),
-    st.builds(Refuse, TEXT),
+    st.builds(Refuse, TEXT, st.booleans()),
     st.lists(U64, min_size=3, max_size=3).map(sorted).flatmap(
         lambda three: st.builds(Ack, st.just(three[2]), st.just(three[1]), U64, st.just(three[0]), st.integers(0, 1))),
     st.builds(Heartbeat, U64, U64, U64, U64, st.booleans()),

@@ -124,3 +124,14 @@ def test_a_primary_that_says_that_the_two_differ_makes_it_keep_its_machine() -> 
     assert not side.backup.diverged
     side.tell(FrameKind.GOODBYE, Goodbye(int(GoodbyeCode.DIVERGED), "divergence: digests differ").encode())
     assert side.backup.diverged and side.backup.goodbye is not None
+
+
+def test_a_refusal_that_will_never_change_ends_it_in_words() -> None:
+    """Another machine file, image or engine: whoever started it has to do something about it."""
+    side = Follower()
+    side.backup.receive(Link.CONNECTED, side.now)
+    side.tell(FrameKind.REFUSE, Refuse("member 'b' runs engine 'x'", final=True).encode())
+    side.now += 60.0
+    side.backup.tick(side.now)
+    assert side.kinds() == [FrameKind.HELLO], "it goes on asking"
+    assert side.backup.unfit and "runs engine 'x'" in side.backup.failure

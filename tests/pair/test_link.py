@@ -12,7 +12,7 @@ from ftvm.pair.transfer import StateSource
 from ftvm.world.simulated import SimulatedWorld
 from logging_channel.endpoint import Sent
 from logging_channel.frame import Frame, FrameKind, decode
-from logging_channel.messages import Ack, Goodbye, GoodbyeCode, Heartbeat, StateCredit
+from logging_channel.messages import Ack, Goodbye, GoodbyeCode, Heartbeat, Refuse, StateCredit
 from logging_channel.session import Session
 from replay.entry import Entry, EpochResult
 from tests.pair.bench import IDENTITY, TERM, IdleMachine
@@ -123,3 +123,16 @@ def test_a_joiner_that_does_not_come_on_cannot_hold_the_guest_for_ever(monkeypat
     assert leader.link.state is LinkState.ABSENT and leader.link.delay(leader.now) == 0
     assert len([line for line in said if "slowing the guest" in line]) == 1
     assert "kept the guest waiting" in leader.link.lost_because
+
+
+def test_only_refusals_that_will_never_change_are_final() -> None:
+    leader = Leader()
+    leader.protect()
+    other = Identity("pair", "a", "11" * 32, (), "engine")
+    for hello, final in ((JOINER, False), (other, True)):
+        frame = Session(IDENTITY.pair, TERM, 78).encode(FrameKind.HELLO, 0, hello.hello(0, 0, 0).encode())
+        leader.link.receive(b"another", frame, leader.now)
+        refusal = Refuse.decode(leader.sent[-1].body)
+        assert leader.sent[-1].kind is FrameKind.REFUSE and refusal.final is final
+        assert ("machine configuration" if final else "a backup already") in refusal.reason
+    assert leader.link.state is LinkState.PROTECTED
