@@ -33,3 +33,11 @@ def test_a_seed_is_the_same_again() -> None:
         return report.steps, report.outputs, report.repeats, report.terms, report.seconds
 
     assert facts(simulate(7)) == facts(simulate(7))
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("guest", ["blockd", "console"])
+def test_a_pair_of_real_machines_keeps_them_too(guest: str) -> None:
+    """Few seeds, because each boots several machines."""
+    for seed in range(4):
+        assert simulate(seed, None, guest).outputs > 0
