@@ -16,12 +16,16 @@ class EventKind(IntEnum):
     """What an event's bytes mean, and which device `unit` counts."""
 
     CONSOLE_INPUT = 1  # bytes typed at the UART
-    PACKET = 2  # one Ethernet frame for network device `unit`
+    PACKET = 2  # one packet (devices.virtio.offload) for network device `unit`
     ENTROPY = 3  # random bytes for the entropy device's pool
     BLOCK_REQUEST = 4  # one whole request of a block client
     BLOCK_CLOSE = 5  # a block client's connection has ended
     CONTROL = 6  # power button, stop, reset, configuration
-    LINK = 7  # link of network device `unit`: data is b"\x01" up, b"\x00" down
+    LINK = 7  # of network device `unit`: LINK_UP, LINK_DOWN or LINK_MOVED
+
+
+LINK_DOWN, LINK_UP = b"\0", b"\1"
+LINK_MOVED = b"\2"  # the guest is somewhere else in the network now, which it may want to announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class OutputKind(IntEnum):
     """What an output's bytes mean."""
 
     CONSOLE = 1  # bytes written to the console stream
-    PACKET = 2  # one Ethernet frame sent by network device `unit`
+    PACKET = 2  # one packet (devices.virtio.offload) sent by network device `unit`
     BLOCK_REPLY = 3  # the reply to one block request
     PORT = 4  # bytes written to virtio-console port `unit`
     NOTICE = 5  # something an operator should read, e.g. a restart of the driver

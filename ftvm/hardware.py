@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from devices.bus import Bus
 from devices.device import Device
-from devices.event import Event, EventKind, Output
+from devices.event import LINK_MOVED, LINK_UP, Event, EventKind, Output
 from devices.finisher import Finisher
 from devices.memory import GuestMemory
 from devices.plic import Plic
@@ -84,7 +84,10 @@ class Hardware:
         elif kind == EventKind.PACKET and unit < len(self.networks):
             self.networks[unit].receive(event.data)
         elif kind == EventKind.LINK and unit < len(self.networks):
-            self.networks[unit].set_link(event.data == b"\x01")
+            if event.data == LINK_MOVED:
+                self.networks[unit].announce()
+            else:
+                self.networks[unit].set_link(event.data == LINK_UP)
         else:
             raise ValueError(f"the log holds an event of kind {kind} for unit {unit}, which this machine does not have")
 

@@ -9,6 +9,7 @@ from devices.event import Output, OutputKind
 from devices.virtio.mmio import Feature, Register
 from devices.virtio.net import FRAMES_MAX, HEADER, VirtioNet
 from devices.virtio.net import Feature as NetFeature
+from devices.virtio.offload import FRAME_MAX, plain
 from tests.devices.driver import Driver, Host
 
 RX, TX = 0, 1
@@ -44,14 +45,14 @@ def test_a_frame_sent_becomes_an_output(bench: Bench) -> None:
     bench.tx.call([bytes(12) + frame(20), frame(40, 2)])
     bench.tx.call([bytes(5), bytes(7) + frame(60)], indirect=True)
     sent = [frame(20) + frame(40, 2), frame(60)]
-    assert bench.host.outputs == [Output(OutputKind.PACKET, 3, data) for data in sent]
+    assert bench.host.outputs == [Output(OutputKind.PACKET, 3, plain(data)) for data in sent]
 
 
 def test_a_frame_received_carries_a_header_with_one_buffer(bench: Bench) -> None:
     """num_buffers is 1, everything else zero."""
     bench.rx.submit([], [1526])
     bench.rx.kick()
-    bench.device.receive(frame(60))
+    bench.device.receive(plain(frame(60)))
     assert bench.received() == [HEADER.pack(0, 0, 0, 0, 0, 0, 1) + frame(60)]
     assert bench.host.raised == 1
 
@@ -59,7 +60,7 @@ def test_a_frame_received_carries_a_header_with_one_buffer(bench: Bench) -> None
 def test_frames_wait_for_buffers_and_keep_their_order(bench: Bench) -> None:
     """What arrives early is delivered by the notification for new buffers, with one interrupt."""
     for size in (20, 30, 40):
-        bench.device.receive(frame(size))
+        bench.device.receive(plain(frame(size)))
     for _ in range(3):
         bench.rx.submit([], [100])
     assert bench.rx.kick(), "the device must want to hear of buffers while frames wait"
@@ -73,9 +74,9 @@ def test_buffers_added_while_nothing_waits_need_no_notification(bench: Bench) ->
     bench.rx.kick()
     assert not any(bench.rx.submit([], [100]) and bench.rx.kick() for _ in range(10))
     for _ in range(11):
-        bench.device.receive(frame(20))
+        bench.device.receive(plain(frame(20)))
     assert len(bench.received()) == 11
-    bench.device.receive(frame(20))
+    bench.device.receive(plain(frame(20)))
     bench.rx.submit([], [100])
     assert bench.rx.kick() and len(bench.received()) == 1
 
@@ -85,11 +86,11 @@ def test_a_large_frame_is_merged_from_small_buffers(bench: Bench) -> None:
     data = bytes(range(256)) * 4
     for _ in range(8):
         bench.rx.submit([], [100, 100])
-    bench.device.receive(data)
+    bench.device.receive(plain(data))
     pieces = bench.received()
     assert [len(piece) for piece in pieces] == [200] * 5 + [36]
     assert b"".join(pieces) == HEADER.pack(0, 0, 0, 0, 0, 0, 6) + data
-    bench.device.receive(frame(20))
+    bench.device.receive(plain(frame(20)))
     assert bench.received() == [HEADER.pack(0, 0, 0, 0, 0, 0, 1) + frame(20)]
 
 
@@ -97,7 +98,7 @@ def test_a_large_frame_waits_until_enough_small_buffers_are_there(bench: Bench) 
     """No buffer is used before the whole frame fits."""
     bench.rx.submit([], [64])
     bench.rx.kick()
-    bench.device.receive(frame(100))
+    bench.device.receive(plain(frame(100)))
     assert bench.received() == []
     bench.rx.submit([], [64])
     assert bench.rx.kick()
@@ -109,24 +110,24 @@ def test_a_frame_that_can_never_fit_is_dropped() -> None:
     bench = Bench(num=4)
     for _ in range(4):
         bench.rx.submit([], [64])
-    bench.device.receive(frame(1000))
-    bench.device.receive(frame(20))
+    bench.device.receive(plain(frame(1000)))
+    bench.device.receive(plain(frame(20)))
     assert bench.device.dropped == 1 and len(bench.received()) == 1
     bench = Bench(without=NetFeature.MRG_RXBUF)
     bench.rx.submit([], [64])
     bench.rx.submit([], [64])
-    bench.device.receive(frame(53))
-    bench.device.receive(frame(52))
+    bench.device.receive(plain(frame(53)))
+    bench.device.receive(plain(frame(52)))
     assert bench.device.dropped == 1 and [len(data) for data in bench.received()] == [64]
 
 
 def test_waiting_frames_are_bounded_and_drops_are_counted(bench: Bench) -> None:
     """The newest frames are dropped when 1024 wait; frames of impossible sizes are always."""
     for count in range(FRAMES_MAX + 5):
-        bench.device.receive(frame(20 + count % 7))
+        bench.device.receive(plain(frame(20 + count % 7)))
     assert bench.device.dropped == 5
-    for data in (b"", frame(13), frame(65536)):
-        bench.device.receive(data)
+    for data in (b"", frame(13), frame(FRAME_MAX + 1)):
+        bench.device.receive(plain(data))
     assert bench.device.dropped == 8
 
 
@@ -134,7 +135,7 @@ def test_a_card_that_no_driver_runs_drops_frames() -> None:
     """As a real card without power."""
     bench = Bench()
     bench.driver.set(Register.STATUS, 0)
-    bench.device.receive(frame(20))
+    bench.device.receive(plain(frame(20)))
     bench.driver.start(2)
     bench.driver.rings[RX].submit([], [100])
     bench.driver.rings[RX].kick(force=True)
@@ -150,14 +151,14 @@ def test_a_pulled_cable_is_told_and_carries_nothing(bench: Bench) -> None:
     assert bench.driver.get(Register.CONFIG_GENERATION) == generation + 1
     assert bench.driver.acknowledge() == 2
     bench.tx.call([bytes(12) + frame(60)])
-    bench.device.receive(frame(60))
+    bench.device.receive(plain(frame(60)))
     assert not bench.host.outputs and bench.device.dropped == 2
     bench.device.set_link(True)
     bench.tx.call([bytes(12) + frame(60)])
     assert len(bench.host.outputs) == 1
 
 
-@pytest.mark.parametrize("length", [0, 13, 65536])
+@pytest.mark.parametrize("length", [0, 13, FRAME_MAX + 1])
 def test_a_frame_of_an_impossible_size_is_not_sent(bench: Bench, length: int) -> None:
     """It is taken, counted, and the driver goes on."""
     bench.tx.call([bytes(12), bytes(length)] if length else [bytes(12)])
@@ -171,5 +172,5 @@ def test_frames_without_header_and_buffers_that_cannot_be_written_are_violations
     assert "without its header" in bench.host.violations[0]
     other = Bench()
     other.rx.submit([bytes(100)])
-    other.device.receive(frame(20))
+    other.device.receive(plain(frame(20)))
     assert "without writable bytes" in other.host.violations[0]

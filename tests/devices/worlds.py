@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 from devices.virtio.blk import VirtioBlk
 from devices.virtio.console import CONTROL, VirtioConsole
 from devices.virtio.mmio import Feature, Register, VirtioDevice
+from devices.virtio.net import HEADER as NET_HEADER
 from devices.virtio.net import Feature as NetFeature
 from devices.virtio.net import VirtioNet
 from devices.virtio.queue import U16
@@ -177,20 +178,25 @@ class BlkWorld(World):
 class NetWorld(World):
     """A network card."""
 
-    queues = 2
+    queues = 3
 
     def make(self) -> VirtioDevice:
         return VirtioNet(self.host.memory, self.host.line, self.violation, self.host.emit, b"\x52\x54\0\0\0\1")
 
     def message(self, queue: int, a: int, b: int) -> list[bytes]:
-        return [bytes(12)] if queue else []
+        if queue == 2:
+            return [bytes([3 + a % 2, b % 2])]
+        head = (a % 3, (0, 1, 4)[b % 3], 0, a % 7, 14 + b % 9, a % 5, 0)
+        return [NET_HEADER.pack(*head)] if queue else []
 
     def outside(self, number: int, data: bytes) -> None:
         assert isinstance(self.device, VirtioNet)
         if number % 8 == 7:
             self.device.set_link(bool(number & 8))
+        elif number % 8 == 6:
+            self.device.announce()
         else:
-            self.device.receive(bytes(14) + data)
+            self.device.receive(bytes([number % 2, 0, 0, 0, 0, 0, 14, 0, number % 9, 0]) + bytes(14) + data)
 
 
 class ConsoleWorld(World):

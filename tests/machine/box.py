@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import msgpack
 
 from devices.event import Event, EventKind, Output, OutputKind
+from devices.virtio.offload import frames, plain
 from ftvm.board import RAM_BASE
 from ftvm.config import MachineConfig, parse
 from ftvm.hart import BYTES_PER_TICK
@@ -137,9 +138,9 @@ class Box:
     def packet(self, frame: bytes, unit: int = 0) -> list[bytes]:
         """A frame arrives; the frames that the guest sends until it idles."""
         before = len(self.outputs(OutputKind.PACKET))
-        self.run(Event(EventKind.PACKET, unit, frame))
+        self.run(Event(EventKind.PACKET, unit, plain(frame)))
         self.settle()
-        return [output.data for output in self.outputs(OutputKind.PACKET)[before:]]
+        return [frame for output in self.outputs(OutputKind.PACKET)[before:] for frame in frames(output.data)]
 
     def settle(self) -> None:
         """Runs until an epoch has ended idle."""
