@@ -43,11 +43,14 @@ from ftvm.config_kernel import is_bundled, resolve
 from ftvm.config_values import (
     Address,
     Backend,
+    Forward,
     TcpAddress,
     format_size,
     parse_address,
     parse_backend,
+    parse_forward,
     parse_mac,
+    parse_network,
     parse_path,
     parse_size,
     parse_tcp,
@@ -81,7 +84,8 @@ AnyAddress = Annotated[Address, PlainValidator(lambda value: parse_address(_text
 ConsoleBackend = Annotated[
     Backend, PlainValidator(lambda value: parse_backend(_text(value), ("stdio", "none"), ("file", "unix")))
 ]
-NetworkBackend = Annotated[Backend, PlainValidator(lambda value: parse_backend(_text(value), ("none",), ()))]
+NetworkBackend = Annotated[Backend, PlainValidator(lambda value: parse_network(_text(value)))]
+PortForward = Annotated[Forward, PlainValidator(lambda value: parse_forward(_text(value)))]
 ArbiterBackend = Annotated[Backend, PlainValidator(lambda value: parse_backend(_text(value), (), ("file",)))]
 Mac = Annotated[bytes, BeforeValidator(lambda value: parse_mac(_text(value)))]
 
@@ -135,6 +139,15 @@ class NetworkTable(_Table):
 
     backend: NetworkBackend = Backend("none")
     mac: Mac | None = None
+    forward: Annotated[tuple[PortForward, ...], Field(strict=False)] = ()
+
+    @field_validator("forward")
+    @classmethod
+    def _forward(cls, forward: tuple[Forward, ...], info: ValidationInfo) -> tuple[Forward, ...]:
+        backend = info.data.get("backend")
+        if forward and backend is not None and backend != Backend("passt"):
+            raise ValueError(f'is for backend = "passt", not for "{backend}"')
+        return forward
 
 
 class ConsoleTable(_Table):
@@ -235,6 +248,9 @@ class MachineConfig(_Table):
         macs = [self.mac(unit) for unit in range(len(self.network))]
         if len(set(macs)) != len(macs):
             raise ValueError("network: two networks have the same mac")
+        backends = [network.backend for network in self.network if network.backend.argument]
+        if len(set(backends)) != len(backends):
+            raise ValueError("network: two networks have the same backend")
         if self.service_block is not None and self.service_block.disk >= len(self.disk):
             raise ValueError(f"service.block.disk: there is no disk {self.service_block.disk}; add a [[disk]] table")
         return self

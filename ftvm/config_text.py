@@ -29,8 +29,11 @@ size = "64 MiB"                     # may be left out when the image exists
 mode = "replicated"                 # each side keeps its own copy in its state directory
 
 [[network]]                         # a virtio network device
-backend = "none"                    # connected to nothing
+backend = "none"                    # connected to nothing; or "tap:tap0" (a TAP device, made when missing: put it on a
+                                    # bridge), "passt" (this host's connections, without privileges), "passt:PATH" (a
+                                    # passt of your own), "stream:HOST:PORT", "stream:unix:PATH" (QEMU's -netdev stream)
 mac = "52:54:00:12:34:56"
+# forward = ["tcp:8080:80"]         # with "passt": ports of this host that lead to the guest's, here 8080 to 80
 
 [console]
 backend = "file:console.log"        # or "stdio", "none", "unix:console.sock" (clients attach and detach at will)
@@ -69,7 +72,9 @@ def to_toml(config: MachineConfig) -> str:
         size = None if disk.size is None else format_size(disk.size)
         tables.append(("[[disk]]", {"image": disk.image, "size": size, "mode": disk.mode}))
     for unit, network in enumerate(config.network):
-        tables.append(("[[network]]", {"backend": str(network.backend), "mac": config.mac(unit).hex(":")}))
+        forward = [str(port) for port in network.forward] or None
+        fields = {"backend": str(network.backend), "mac": config.mac(unit).hex(":"), "forward": forward}
+        tables.append(("[[network]]", fields))
     tables.append(("[console]", {"backend": str(config.console.backend)}))
     if block is not None:
         listen = [str(address) for address in block.listen]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(r"([0-9]{1,16}) ?(B|KiB|MiB|GiB|TiB)")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_INTERFACE = re.compile(r"[^/:\s\0]{1,15}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
 _UNIX_PATH_MAX = 4096
 
@@ -115,6 +116,70 @@ def parse_backend(text: str, plain: tuple[str, ...], with_path: tuple[str, ...])
         return Backend(kind, parse_path(argument))
     choices = [f'"{word}"' for word in plain] + [f'"{word}:PATH"' for word in with_path]
     raise ValueError(f'"{text}" is not one of {", ".join(choices)}')
+
+
+def parse_network(text: str) -> Backend:
+    """`"none"`, `"tap:NAME"`, `"passt"`, `"passt:PATH"`, `"stream:HOST:PORT"` or `"stream:unix:PATH"`."""
+    kind, colon, argument = text.partition(":")
+    if kind in ("none", "passt") and not colon:
+        return Backend(kind)
+    if kind == "passt" and colon:
+        return Backend(kind, parse_path(argument))
+    if kind == "tap" and colon:
+        if _INTERFACE.fullmatch(argument) is None:
+            raise ValueError(f'"{argument}" is not the name of a network device; write e.g. "tap:tap0"')
+        return Backend(kind, argument)
+    if kind == "stream" and colon:
+        return Backend(kind, str(_peer(argument)))
+    raise ValueError(
+        f'"{text}" is not one of "none", "tap:NAME", "passt", "passt:PATH", "stream:HOST:PORT", "stream:unix:PATH"'
+    )
+
+
+def _peer(text: str) -> Address:
+    """Where to connect to without asking anybody: a live side must not wait for a name server."""
+    address = parse_address(text)
+    if isinstance(address, TcpAddress):
+        if address.port == 0:
+            raise ValueError(f'"{text}" names no port')
+        host = "127.0.0.1" if address.host == "localhost" else address.host
+        try:
+            return TcpAddress(str(ipaddress.ip_address(host)), address.port)
+        except ValueError:
+            raise ValueError(f'"{host}" is not an IP address: host names are not looked up here') from None
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """`PROTOCOL:[ADDRESS:]PORT:GUESTPORT`: a port of this host (of loopback, unless it says more) to the guest."""
+
+    protocol: str
+    address: str
+    port: int
+    guest_port: int
+
+    def __str__(self) -> str:
+        return f"{self.protocol}:{self.address}:{self.port}:{self.guest_port}"
+
+
+def parse_forward(text: str) -> Forward:
+    """`"tcp:8080:80"`, `"udp:192.0.2.1:5353:53"`."""
+    parts = text.split(":")
+    if len(parts) == 3:
+        parts.insert(1, "127.0.0.1")
+    numbers = parts[2:]
+    if len(parts) != 4 or parts[0] not in ("tcp", "udp") or not all(map(_is_port, numbers)):
+        raise ValueError(f'"{text}" forwards nothing; write e.g. "tcp:8080:80" or "udp:192.0.2.1:5353:53"')
+    try:
+        address = str(ipaddress.IPv4Address(parts[1]))
+    except ValueError:
+        raise ValueError(f'"{parts[1]}" is not an IPv4 address of this host') from None
+    return Forward(parts[0], address, int(numbers[0]), int(numbers[1]))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65535
 
 
 def parse_mac(text: str) -> bytes:

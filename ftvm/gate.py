@@ -48,6 +48,8 @@ class Gate:
 
     def offer(self, sequence: int, index: int, output: Output) -> None:
         """The guest made this output just now."""
+        if output.kind == OutputKind.PACKET:
+            self.world.observe(output)
         stream, rule = _stream(output), self.rule
         if rule.may_leave(sequence, output.durable, stream):
             (self.durable_delays if output.durable else self.delays).at_once += 1

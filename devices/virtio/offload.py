@@ -69,7 +69,7 @@ def check(packet: bytes) -> None:
     flags, gso, _, size, start, offset = PACKET_HEADER.unpack_from(packet)
     if flags & ~(NEEDS_CSUM | DATA_VALID):
         raise PacketError(f"flags {flags:#x}")
-    if flags & NEEDS_CSUM and not (FRAME_MIN <= start and start + offset + 2 <= length):
+    if flags & NEEDS_CSUM and not (start >= FRAME_MIN and start + offset + 2 <= length):
         raise PacketError(f"a checksum at {start} + {offset} in a frame of {length} bytes")
     if gso != GSO_NONE:
         if gso not in (GSO_TCPV4, GSO_TCPV6) or not flags & NEEDS_CSUM or size == 0:
@@ -141,7 +141,8 @@ def _cut(frame: bytes, gso: int, size: int) -> list[bytes]:
         last = begin + size >= len(frame)
         head[tcp + 13] = flags & ~(0 if last else _FIN_PSH) & ~(_CWR if number else 0)
         head[tcp + 16 : tcp + 18] = b"\0\0"
-        head[tcp + 16 : tcp + 18] = checksum(bytes(head[tcp:]) + data, _pseudo(head, ip, tcp, gso, len(data))).to_bytes(2)
+        pseudo = _pseudo(head, ip, tcp, gso, len(data))
+        head[tcp + 16 : tcp + 18] = checksum(bytes(head[tcp:]) + data, pseudo).to_bytes(2)
         pieces.append(bytes(head) + data)
     return pieces
 

@@ -23,6 +23,8 @@ from ftvm.pair.member import Member
 from ftvm.pair.side import ExitCode, Options, Side
 from ftvm.say import Say
 from ftvm.state_dir import StateDir
+from ftvm.world.network.passt import PasstKeeper
+from ftvm.world.network.tap import check_taps
 
 ASK_AGAIN_S = 0.1
 
@@ -30,8 +32,13 @@ ASK_AGAIN_S = 0.1
 def run_foreground(state: StateDir, config: MachineConfig, options: Options, say: Say) -> int:
     """Run a side until it ends; returns the command's exit code. Raises what a command tells in words."""
     lock = state.lock_side(options.member)
+    passt = PasstKeeper(config, state.path, say.warning, one_off=True)
     try:
+        if options.join is None:
+            check_taps(config)
+        passt.start()
         side = Side(state, config, options, say)
+        side.chores.append(passt.tick)
         asked: list[int] = []
 
         def stop(number: int, frame: object) -> None:
@@ -52,6 +59,7 @@ def run_foreground(state: StateDir, config: MachineConfig, options: Options, say
     except OSError as error:
         say.error(str(error))
     finally:
+        passt.stop()
         lock.release()
     return 1
 

@@ -36,6 +36,8 @@ from ftvm.pair.side_log import Tail
 from ftvm.process import Process
 from ftvm.say import Say
 from ftvm.state_dir import SIDES, StateDir, read_json
+from ftvm.world.network.passt import PasstKeeper
+from ftvm.world.network.tap import check_taps
 
 TURN_S = 0.01
 GRACE_S = 5.0
@@ -99,6 +101,7 @@ class Launcher:
         self._failure = ""
         self._tails = {side: Tail(self.state.side(side)) for side in SIDES}
         self._warned = ""
+        self._passt = PasstKeeper(config, state.path, say.warning)
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -106,6 +109,9 @@ class Launcher:
         """Until the guest has ended or both sides are gone; returns the command's exit code."""
         self._adopt()
         self._services = self._open()
+        if not self._sides:
+            check_taps(self.config)
+        self._passt.start()
         if not self._sides:
             self._follow(self._first_look())
             self._spawn(first_primary(self.config, self.state), None)
@@ -115,10 +121,12 @@ class Launcher:
             self._reap()
             if not self._sides:
                 self._print()
+                self._passt.stop()
                 return self._last_word()
             if self._stop_at is not None:
                 self._press()
             else:
+                self._passt.tick()
                 self._replace()
                 self._end_orphans()
             time.sleep(TURN_S)

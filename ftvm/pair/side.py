@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -46,6 +46,9 @@ from ftvm.state_dir import StateDir
 from ftvm.status import StatusWriter
 from ftvm.world.console import NoConsole, open_console
 from ftvm.world.host import HostWorld
+from ftvm.world.network.network import make_network
+from ftvm.world.network.passt import PasstKeeper
+from ftvm.world.network.port import Port, Ports
 from ftvm.world.poller import Poller
 from logging_channel.endpoint import Endpoint
 from logging_channel.errors import ChannelError
@@ -104,9 +107,11 @@ class Side:
         self._disks.watch(self._poller, lambda: None)
         self._machine = Machine(config, self._image, self._disks.images)
         self._block = _block_server(config, options.services)
+        self._ports = self._make_ports()
         self._world = HostWorld(
-            self._poller, lambda: self._console(state), self._block, self._notice, self._open_services
+            self._poller, lambda: self._console(state), self._block, self._notice, self._open_services, self._ports
         )
+        self.chores: list[Callable[[], None]] = []  # what else is to be looked after every now and then
         self._recording: Recording | None = None
         self._status = StatusWriter(state, options.member, config.name, background=True)
         self._arbiter = arbiter_of(config, state)
@@ -243,6 +248,8 @@ class Side:
         turn_over(self._state.side(self.options.member))
         if self._block is not None:
             self._block.tick(time.monotonic())
+        for chore in self.chores:
+            chore()
         if self._late and self._world.opened:
             self._open_services()
         self._status.update(time.monotonic(), **self.report())
@@ -270,6 +277,7 @@ class Side:
             "finished": member.finished,
             "failure": self._machine.failure,
             "record": str(self.options.record) if self.options.record is not None else None,
+            "networks": self._ports.report(),
             "service_fds": [sock.fileno() for sock in self._services],
         }
         if live is not None and link is not None:
@@ -296,6 +304,14 @@ class Side:
         return fields
 
     # -- pieces -------------------------------------------------------------------------------------------------
+
+    def _make_ports(self) -> Ports:
+        ports = {}
+        for unit, (table, card) in enumerate(zip(self._config.network, self._machine.hardware.networks, strict=True)):
+            network = make_network(table.backend, unit, self._state.path, self._poller)
+            if network is not None:
+                ports[unit] = Port(unit, str(table.backend), card, network, self._say.warning)
+        return Ports(ports)
 
     def _listen(self) -> Endpoint | None:
         if self.options.alone:
@@ -385,6 +401,8 @@ class Side:
                 endpoint.close(linger_ms=200)
         self._world.close()
         self._disks.close()
+        if member.finished and self._state.launcher_process() is None:
+            PasstKeeper(self._config, self._state.path, self._say.warning).stop()  # nobody else is left to do it
 
 
 def _block_server(config: MachineConfig, services: Sequence[socket.socket]) -> BlockServer | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real world of one member: console, block clients and the host's entropy behind one poller.
+"""The real world of one member: console, networks, block clients and the host's entropy behind one poller.
 
 Everything here belongs to the live side. A member that follows has a world too, but it is not opened until it goes
 live; listening sockets may be open all along, then clients wait in their queues.
@@ -14,6 +14,7 @@ from devices.event import Event, EventKind, Output, OutputKind
 from ftvm.service.block_server import BlockServer
 from ftvm.world.console import Console
 from ftvm.world.entropy import host_entropy
+from ftvm.world.network.port import Ports
 from ftvm.world.poller import Poller
 
 CONSOLE_INPUT_MAX = 4096
@@ -29,10 +30,12 @@ class HostWorld:
         block: BlockServer | None,
         notice: Callable[[str], None],
         on_open: Callable[[], None] = lambda: None,
+        ports: Ports | None = None,
     ) -> None:
-        """`on_open` is called once this side is live and may serve clients."""
+        """`ports`: of the machine's networks. `on_open` is called once this side is live and may serve clients."""
         self.poller = poller
         self.block = block
+        self.ports = ports or Ports({})
         self._open_console = open_console
         self._console: Console | None = None
         self._notice = notice
@@ -52,7 +55,7 @@ class HostWorld:
             ]
         if self.block is not None:
             events += self.block.take_events()
-        return events
+        return events + self.ports.take_events()
 
     def entropy(self, count: int) -> bytes:
         """See `World`."""
@@ -66,12 +69,19 @@ class HostWorld:
                 self.block.deliver(output)
         elif kind == OutputKind.CONSOLE:
             self._consoles().write(output.data, output.offset)
+        elif kind == OutputKind.PACKET:
+            self.ports.deliver(output)
         elif kind == OutputKind.NOTICE:
             self._notice(output.data.decode(errors="replace"))
+
+    def observe(self, output: Output) -> None:
+        """See `World`."""
+        self.ports.observe(output)
 
     def open(self) -> None:
         """See `World`."""
         self._consoles()
+        self.ports.open()
         if self.block is not None:
             self.block.start()
         self.opened = True
@@ -84,6 +94,7 @@ class HostWorld:
 
     def close(self) -> None:
         """See `World`."""
+        self.ports.close()
         if self.block is not None:
             self.block.close()
             self.block = None

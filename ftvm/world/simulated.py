@@ -41,6 +41,9 @@ class SimulatedWorld:
         if self.on_deliver is not None:
             self.on_deliver(sequence, index, output)
 
+    def observe(self, output: Output) -> None:
+        """See `World`."""
+
     def open(self) -> None:
         """See `World`."""
         self.opened += 1

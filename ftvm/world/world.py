@@ -25,6 +25,9 @@ class World(Protocol):
     def deliver(self, sequence: int, index: int, output: Output) -> None:
         """Let an output leave. Repeats (after going live) are recognised by stream offset or journal number."""
 
+    def observe(self, output: Output) -> None:
+        """The guest has made a packet, which may or may not leave here: what is to be known of it when going live."""
+
     def open(self) -> None:
         """Begin to accept clients: this side is live."""
 

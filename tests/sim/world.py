@@ -98,6 +98,9 @@ class SideWorld:
             if connection.open:
                 connection.peer.answered(connection, cookie, int.from_bytes(output.data[:4], "big"), output.data[4:])
 
+    def observe(self, output: Output) -> None:
+        """See World."""
+
     def open(self) -> None:
         """See World."""
         self.accepting = True
