@@ -9,8 +9,9 @@ from devices.event import Output, OutputKind
 from devices.virtio.mmio import Feature, Register
 from devices.virtio.net import FRAMES_MAX, HEADER, VirtioNet
 from devices.virtio.net import Feature as NetFeature
-from devices.virtio.offload import FRAME_MAX, plain
+from devices.virtio.offload import FRAME_MAX, PACKET_HEADER, frames, plain
 from tests.devices.driver import Driver, Host
+from tests.devices.test_offload import tcp_packet
 
 RX, TX = 0, 1
 MAC = bytes.fromhex("525400123456")
@@ -174,3 +175,97 @@ def test_frames_without_header_and_buffers_that_cannot_be_written_are_violations
     other.rx.submit([bytes(100)])
     other.device.receive(plain(frame(20)))
     assert "without writable bytes" in other.host.violations[0]
+
+
+def segment(payload: bytes, size: int = 0, six: bool = False) -> bytes:
+    """An unfinished TCP segment, as a packet."""
+    return tcp_packet(payload, size, six)
+
+
+def transmit(bench: Bench, packet: bytes) -> list[bytes]:
+    """The driver sends it; the outputs."""
+    before = len(bench.host.outputs)
+    bench.tx.call([packet[:10] + bytes(2) + packet[10:]])
+    return [output.data for output in bench.host.outputs[before:]]
+
+
+def test_what_the_driver_leaves_undone_leaves_as_it_is(bench: Bench) -> None:
+    """Checksums and long segments of either IP go out as the driver made them, with what is left to do."""
+    for packet in (segment(b"x" * 100), segment(b"x" * 40_000, 1448), segment(b"x" * 40_000, 1428, six=True)):
+        assert transmit(bench, packet) == [packet]
+
+
+def test_a_driver_without_the_features_has_finished_its_frames() -> None:
+    """Its header means nothing: it may be left from a frame that it received."""
+    bench = Bench(without=NetFeature.CSUM | NetFeature.HOST_TSO4 | NetFeature.HOST_TSO6)
+    packet = segment(b"x" * 100, 10)
+    assert transmit(bench, packet) == [plain(packet[10:])]
+    partly = Bench(without=NetFeature.HOST_TSO6)
+    assert transmit(partly, segment(b"x" * 4000, 1448)) and not transmit(partly, segment(b"x" * 4000, 1448, six=True))
+    assert partly.device.dropped == 1 and not partly.host.violations
+
+
+@pytest.mark.parametrize(
+    "header", [(1, 0, 0, 0, 200, 2), (1, 1, 0, 0, 34, 16), (1, 3, 0, 9, 34, 16), (0, 1, 0, 9, 34, 16)]
+)
+def test_what_a_driver_asks_for_and_cannot_be_is_dropped(bench: Bench, header: tuple[int, ...]) -> None:
+    assert transmit(bench, PACKET_HEADER.pack(*header) + segment(b"x" * 50)[10:]) == []
+    assert bench.device.dropped == 1 and not bench.host.violations
+
+
+def test_an_unfinished_packet_reaches_a_driver_that_can_finish_it(bench: Bench) -> None:
+    """With its header, in as many buffers as it needs."""
+    for packet in (segment(b"x" * 1000), segment(b"y" * 3000, 1448)):
+        for _ in range(4):
+            bench.rx.submit([], [1024])
+        bench.device.receive(packet)
+        pieces = bench.received()
+        assert b"".join(pieces) == packet[:10] + len(pieces).to_bytes(2, "little") + packet[10:]
+
+
+@pytest.mark.parametrize("missing", [NetFeature.GUEST_CSUM, NetFeature.GUEST_TSO4])
+def test_it_is_finished_for_a_driver_that_cannot(missing: NetFeature) -> None:
+    """Cut and summed up by the card."""
+    bench = Bench(without=missing)
+    for _ in range(8):
+        bench.rx.submit([], [2048])
+    packet = segment(b"y" * 3000, 1448)
+    bench.device.receive(packet)
+    expected = [HEADER.pack(0, 0, 0, 0, 0, 0, 1) + data for data in frames(packet)]
+    assert bench.received() == expected and len(expected) == 3
+    bench.device.receive(PACKET_HEADER.pack(1, 9, 0, 0, 0, 0) + bytes(60))
+    assert bench.device.dropped == 1
+
+
+def test_waiting_packets_are_bounded_in_bytes_and_the_host_is_told_before(bench: Bench) -> None:
+    """`room` falls to nothing first; who brings more all the same has them dropped at a limit."""
+    assert bench.device.room == 256
+    long = plain(frame(60_000))
+    bench.device.receive(long)
+    assert bench.device.room == 255
+    for _ in range(17):
+        bench.device.receive(long)
+    assert bench.device.room == 0
+    for _ in range(100):
+        bench.device.receive(long)
+    assert bench.device.dropped == 118 - (4 << 20) // len(long)
+    bench.device.set_link(False)
+    assert bench.device.room is None
+
+
+def test_a_driver_that_can_is_asked_to_announce_itself_until_it_has(bench: Bench) -> None:
+    """The status bit and a configuration interrupt; the command on the control queue takes it back."""
+    control = bench.driver.set_up(2, 8)
+    bench.device.announce()
+    bench.device.announce()
+    assert bench.driver.config(6, 2) == 3 and bench.driver.acknowledge() == 2
+    assert control.call([b"\3\0"], [1]) == [b"\0"]
+    assert bench.driver.config(6, 2) == 1
+    assert control.call([b"\3", b"\0"], [1]) == [b"\0"]
+    assert control.call([b"\1\0", b"x"], [1]) == [b"\1"]
+    control.submit([b"\3\0"])
+    control.kick()
+    assert "without room for the answer" in bench.host.violations[0]
+    plain_driver = Bench(without=NetFeature.GUEST_ANNOUNCE)
+    plain_driver.device.announce()
+    assert plain_driver.driver.config(6, 2) == 1 and plain_driver.host.raised == 0
