@@ -56,13 +56,14 @@ class Port:
         self._told = ""
         self._link_told: bool | None = None
         self._announce_at: list[float] = []
+        self._due: list[Event] = []
         self._held: deque[tuple[float, bytes]] = deque()
 
     def open(self, now: float) -> None:
         """This side is live and may be seen."""
         self._open = True
         self._away_since = now
-        self._attach(now)
+        self._due = self._attach(now)
 
     def close(self) -> None:
         """Off the network, at once."""
@@ -86,7 +87,8 @@ class Port:
         """Attach if need be, announce what is due, and take what has come."""
         if not self._open:
             return []
-        events = self._attach(now)
+        events = self._due + self._attach(now)
+        self._due = []
         if self._announce_at and now >= self._announce_at[0]:
             self._announce(now)
         events += self._follow(now)

@@ -3,8 +3,8 @@
 
 The peer is QEMU with `-netdev stream,server=on`, passt, or anything else that speaks the same; it stays what it is when
 a failover changes who is connected to it. A lost connection is made again, for ever. What the peer does not take at
-once waits within bounds; beyond them new frames are dropped, whole ones only. The peer gets plain frames: checksums and long
-segments that the guest left to us are finished here.
+once waits within bounds; beyond them new frames are dropped, whole ones only. The peer gets plain frames: checksums and
+long segments that the guest left to us are finished here.
 """
 
 from __future__ import annotations
