@@ -105,7 +105,7 @@ def _ip(*arguments: str) -> None:
 
 def _refuse(why: str) -> None:
     """Skip, and so that it is seen."""
-    text = f"NOT TESTED: two sides on two hosts (network namespaces): {why}"
+    text = f"NOT TESTED, for want of network namespaces: {why}"
     warnings.warn(text, stacklevel=2)
     pytest.skip(text)
 
