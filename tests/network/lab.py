@@ -13,6 +13,7 @@ Guests on vm0 have addresses in 10.0.2.0/24. Nothing is routed, and the machine'
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import select
 import socket
@@ -116,7 +117,7 @@ class Ping:
     def silence_s(self) -> float:
         """The longest time between two answers."""
         times = sorted(self.answered.values())
-        return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+        return max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
     def _run(self) -> None:
         number, due = 0, time.monotonic()

