@@ -2,8 +2,8 @@
 """A stock Linux kernel on a network card: where tests find it, and what runs in it.
 
 FTVM_TEST_GUESTS names a directory with `vmlinux` (a raw RISC-V Image) and `initramfs.cpio.gz`, whose init takes
-script=/bin/NAME and ip=ADDRESS/LENGTH on the command line. Without it, stock guests are fetched where the tests of Linux
-guests can do that.
+script=/bin/NAME and ip=ADDRESS/LENGTH on the command line. Without it, stock guests are fetched where the tests of
+Linux guests can do that.
 """
 
 from __future__ import annotations
