@@ -141,6 +141,22 @@ def test_floating_point_gives_the_hosts_bits(linux: Linux) -> None:
     assert linux.shell(f"awk 'BEGIN {{ {loop} printf \"%.17g\", x }}'") == f"{expected:.17g}"
 
 
+def test_memory_that_is_swapped_out_comes_back(linux: Linux) -> None:
+    """Twice, from the same state: page reclaim runs the same both times, to the last digest."""
+    traces = []
+    for guest in (linux, Linux.of(linux.saved())):
+        guest.shell("mkswap /dev/vda > /dev/null && swapon /dev/vda && mount -o remount,size=150m /dev/shm")
+        guest.results.clear()
+        fill = "dd if=/dev/urandom bs=64k count=420 2>/dev/null | tee /dev/shm/a | md5sum"
+        written = guest.shell(f"{fill}; cp /dev/shm/a /dev/shm/b")
+        guest.shell("test $(awk '/SwapFree/ {f=$2} /SwapTotal/ {t=$2} END {print t - f}' /proc/meminfo) -gt 5000")
+        assert {line.split()[0] for line in guest.shell("md5sum /dev/shm/a /dev/shm/b").splitlines()} == {
+            written.split()[0]
+        }
+        traces.append([result.digest for result in guest.results])
+    assert traces[0] == traces[1]
+
+
 def test_a_script_that_ends_switches_the_machine_off_and_its_failure_is_told(stock: Stock, tmp_path: Path) -> None:
     script = newc.regular(b"#!/bin/sh\necho arguments $#\nexit 3\n", 0o755)
     initrd = stock.with_files(tmp_path / "initramfs", {"job": script})
