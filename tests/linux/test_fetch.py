@@ -121,7 +121,7 @@ def test_without_a_mirror_in_the_sources_it_says_what_to_do(tmp_path: Path, monk
 
 
 def test_what_apt_complains_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror = 'indextargets*) echo "http://mirror.invalid/debian/"'
+    mirror = 'indextargets*) echo "http://mirror.invalid/pub/debian/"'
     script = f'case "$*" in {mirror};; *) echo "E: not signed"; exit 100;; esac'
     stand_in(tmp_path / "bin", script)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
