@@ -32,7 +32,7 @@ COMMANDS = {
     "status": "Show a pair: roles, terms, progress, alarms.",
     "log": "Look into a recording.",
     "disk": "Copy a stopped pair's disk out.",
-    "guest": "List the bundled guests.",
+    "guest": "List the bundled guests, fetch stock ones, check what was fetched.",
 }
 
 # Failures that are told in one line, by module, so that none of them is imported before it is needed.
@@ -40,6 +40,7 @@ _TOLD = {
     "ftvm.config_error": "ConfigError",
     "ftvm.state_dir": "StateDirError",
     "ftvm.image": "ImageError",
+    "ftvm.linux.errors": "FetchError",
     "ftvm.disk.errors": "DiskRefused",
     "ftvm.pair.services": "ServiceError",
     "ftvm.arbiter.arbiter": "ArbiterError",

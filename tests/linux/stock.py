@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stock guests for tests: fetched once, kept in the user's cache under a digest of what was asked for.
+
+Without a mirror the tests that need them are skipped, and say why; where `CI` is set they fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ftvm.linux import newc
+from ftvm.linux.errors import FetchError
+from ftvm.linux.fetch import Wanted, fetch
+from ftvm.linux.modules import Modules
+from ftvm.say import Say
+
+WANTED = Wanted(packages=("e2fsprogs",))
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What was fetched."""
+
+    directory: Path
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / "vmlinux"
+
+    @property
+    def initramfs(self) -> Path:
+        return self.directory / "initramfs.cpio.gz"
+
+    @property
+    def u_boot(self) -> Path:
+        return self.directory / "u-boot.bin"
+
+    @property
+    def options(self) -> list[str]:
+        """The options of `ftvm guest fetch` that brought it."""
+        return [word for package in WANTED.packages for word in ("--package", package)]
+
+    def modules(self) -> Modules:
+        """The kernel's modules."""
+        (directory,) = (self.directory / "root/usr/lib/modules").glob("*")
+        return Modules(directory)
+
+    def with_files(self, target: Path, tree: newc.Tree) -> Path:
+        """An initramfs with further files, written to `target`: archives may follow one another."""
+        target.write_bytes(self.initramfs.read_bytes() + newc.packed(tree))
+        return target
+
+
+def fetch_stock() -> Stock:
+    """The guests, fetched now or earlier; FetchError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests"
+    key = hashlib.sha256(json.dumps(WANTED.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetch(cache / key, WANTED, Say("fetch"))
+    return Stock(cache / key)
+
+
+def stock_or_skip() -> Stock:
+    """The guests; without them the test fails in CI and is skipped elsewhere."""
+    try:
+        return fetch_stock()
+    except (FetchError, OSError) as error:
+        message = f"stock guests cannot be fetched: {error}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
