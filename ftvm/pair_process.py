@@ -21,7 +21,7 @@ from typing import Any
 from ftvm.demo.kills import EIO
 from ftvm.demo.nbd_client import Address, NbdClient, Outcome
 from ftvm.demo.nbd_wire import Request, error_text
-from ftvm.process import Process
+from ftvm.process import Process, children
 from ftvm.service.nbd import VENDOR
 from ftvm.state_dir import SIDES, StateDir
 from ftvm.status import read_status
@@ -72,10 +72,13 @@ class PairProcess:
 
     def close(self) -> None:
         """Leave no process behind, whatever state the pair is in."""
+        started: list[Process] = []
         if self._launcher is not None and self._launcher.poll() is None:
+            self._launcher.send_signal(signal.SIGSTOP)  # so that it starts nobody while its children are listed
+            started = children(self._launcher.pid)
             self._launcher.kill()
             self._launcher.wait()
-        while processes := self._processes():
+        while processes := [*self._processes(), *(process for process in started if process.alive)]:
             for process in processes:
                 process.signal(signal.SIGKILL)
             time.sleep(POLL_S)

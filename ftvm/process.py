@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_STATE, _START = 0, 19  # fields of /proc/PID/stat after the command's name: state, start time in clock ticks
+_STATE, _PARENT, _START = 0, 1, 19  # fields of /proc/PID/stat after the command's name; start time in clock ticks
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,16 @@ class Process:
         finally:
             os.close(descriptor)
         return True
+
+
+def children(pid: int) -> list[Process]:
+    """The living children of a process."""
+    found = []
+    for name in os.listdir("/proc"):
+        fields = _stat(int(name)) if name.isdigit() else None
+        if fields is not None and int(fields[_PARENT]) == pid and (child := Process.find(int(name))) is not None:
+            found.append(child)
+    return found
 
 
 @cache
