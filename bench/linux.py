@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.effort import Bench
 from bench.figure import Figure, middle, spread
-from bench.qemu import PATIENCE_S, QEMU
+from bench.qemu import PATIENCE_S, QEMU, cpu_seconds
 from ftvm.config import load
 from ftvm.gate import Gate
 from ftvm.image import load_image
@@ -108,18 +107,4 @@ def _qemu(guests: Path) -> float:
     command = [QEMU, "-M", "virt", "-m", str(MEMORY_MIB), "-bios", "default", "-net", "none", "-display", "none"]
     command += ["-monitor", "none", "-serial", "null", "-kernel", str(guests / "vmlinux")]
     command += ["-initrd", str(guests / "initramfs.cpio.gz"), "-append", CMDLINE]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            break
-        if time.monotonic() > end:
-            process.kill()
-            process.wait()
-            raise RuntimeError(f"{QEMU} did not end within {PATIENCE_S:g} s")
-        time.sleep(0.01)
-    if process.returncode:
-        raise RuntimeError(f"{QEMU} ended with code {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
+    return cpu_seconds(command)

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.effort import Bench
@@ -61,6 +61,11 @@ def _run(bench: Bench, kernel: str, cmdline: str, mode: str) -> float:
     command = [QEMU, "-M", "virt", "-m", "32", "-bios", "default", "-net", "none", "-display", "none"]
     command += ["-monitor", "none", "-serial", "null", "-kernel", str(image), "-append", cmdline]
     command += _mode(mode, bench.path("rr.bin"))
+    return cpu_seconds(command)
+
+
+def cpu_seconds(command: Sequence[str]) -> float:
+    """CPU seconds of a command, to its end."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + PATIENCE_S
     while True:

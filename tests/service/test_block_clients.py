@@ -7,7 +7,6 @@ Without the clients' programs these tests are skipped, except where `CI` is set:
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -17,24 +16,9 @@ from pathlib import Path
 import pytest
 from block_bench import Bench, listen_tcp, listen_unix
 
+from tests.pair_processes.tools import tool
+
 SIZE = 16 << 20
-PACKAGES = {
-    "qemu-img": "qemu-utils",
-    "qemu-io": "qemu-utils",
-    "nbdinfo": "libnbd-bin",
-    "nbdcopy": "libnbd-bin",
-    "fio": "fio",
-}
-
-
-def tool(name: str) -> str:
-    """The path of a client's program."""
-    if path := shutil.which(name):
-        return path
-    message = f"{name} is not installed (Debian: apt-get install {PACKAGES[name]})"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def run(name: str, *arguments: str, status: int = 0) -> str:
