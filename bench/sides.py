@@ -116,7 +116,7 @@ class Sides:
 
     def _spawn(self, side: str, options: list[str]) -> None:
         descriptors = [sock.fileno() for sock in self._services]
-        command = [sys.executable, "-m", "ftvm.pair.main", "--state-dir", str(self.state.path), "--member", side]
+        command = [sys.executable, "-P", "-m", "ftvm.pair.main", "--state-dir", str(self.state.path), "--member", side]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--services", ",".join(map(str, descriptors)), *options],

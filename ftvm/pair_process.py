@@ -55,7 +55,9 @@ class PairProcess:
 
     def launch(self) -> None:
         """Start the launcher, without waiting for anything."""
-        command = [sys.executable, "-m", "ftvm.cli", "pair", str(self.machine), "--state-dir", str(self.state.path)]
+        # -P: a source tree in the current directory must not stand in for the ftvm that is installed.
+        command = [sys.executable, "-P", "-m", "ftvm.cli", "pair", str(self.machine)]
+        command += ["--state-dir", str(self.state.path)]
         with self._log.open("ab") as log:
             self._launcher = subprocess.Popen(
                 [*command, *self._options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

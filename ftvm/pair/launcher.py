@@ -282,7 +282,8 @@ class Launcher:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def _spawn(self, member: str, join: str | None) -> None:
-        command = [sys.executable, "-m", "ftvm.pair.main", "--state-dir", str(self.state.path), "--member", member]
+        command = [sys.executable, "-P", "-m", "ftvm.pair.main", "--state-dir", str(self.state.path)]
+        command += ["--member", member]
         descriptors = [sock.fileno() for sock in self._services]
         command += ["--services", ",".join(map(str, descriptors))]
         command += ["--join", join] if join is not None else []

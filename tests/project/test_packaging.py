@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -67,3 +68,20 @@ def test_the_wheel_runs_a_guest(wheel: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "checksum" in (tmp_path / "state" / "out").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_tree_in_the_way_is_not_imported(wheel: Path, tmp_path: Path) -> None:
+    """The first command of the README runs an installed ftvm inside a clone whose core was never compiled."""
+    (tmp_path / "ftvm").mkdir()
+    (tmp_path / "ftvm" / "__init__.py").write_text("raise ImportError('the clone was imported')")
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, capture_output=True, check=True)
+    arguments = ["demo", "--kill", "driver", "--count", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    program = RUN.format(target=str(target), arguments=arguments)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
