@@ -131,7 +131,6 @@ class Member:
         self.gate = Gate(parts.world, parts.clock, self._durable, OutputMode.SHADOW)
         self.threaded = False  # the backup's receiving half runs in a thread
         self.alarms: list[str] = []
-        self.failovers = 0
         self._recording: Recording | None = None
         self._listen_at = 0.0
         self._ask_at = 0.0
@@ -262,8 +261,7 @@ class Member:
                 link.disconnected(peer, now)
             elif isinstance(message, bytes):
                 link.receive(peer, message, now)
-        if link.state is LinkState.PROTECTED:
-            link.pump_acks()
+        link.pump_acks()
 
     def _ended_on_both(self) -> bool:
         """Whether a lost backup holds the guest's last entry: then it has left for that, and nobody needs a term."""
@@ -429,7 +427,6 @@ class Member:
             self._ask_at = now + ASK_AGAIN_S
             return ASK_AGAIN_S
         self.term = term
-        self.failovers += 1
         self._become_live(now)
         self.parts.say(f"live in term {self.term} from entry {self.executed + 1} on ({self._suspicion})")
         return 0.0

@@ -25,30 +25,6 @@ PART_MAX: Final = 1 << 20  # payload of one request that the driver sees
 VENDOR: Final = 0x4654  # "FT": a command for the driver alone, without payload either way
 
 
-class Command(IntEnum):
-    """Request types, "Transmission phase"."""
-
-    READ = 0
-    WRITE = 1
-    DISC = 2
-    FLUSH = 3
-    TRIM = 4
-    CACHE = 5
-    WRITE_ZEROES = 6
-    BLOCK_STATUS = 7
-
-
-class CommandFlag(IntFlag):
-    """Request flags, "Command flags"."""
-
-    NONE = 0
-    FUA = 1 << 0
-    NO_HOLE = 1 << 1
-    DF = 1 << 2
-    REQ_ONE = 1 << 3
-    FAST_ZERO = 1 << 4
-
-
 class TransmissionFlag(IntFlag):
     """What an export can do, "Transmission flags"."""
 
@@ -75,7 +51,8 @@ class Errno(IntEnum):
     ESHUTDOWN = 108
 
 
-# Plain integers beside the enumerations: the paths of every request compare with these, at a tenth of the cost.
+# Request types and flags ("Transmission phase", "Command flags") are plain integers, not enumerations: the path of
+# every request compares with these, at a tenth of the cost.
 READ: Final = 0
 WRITE: Final = 1
 DISC: Final = 2
