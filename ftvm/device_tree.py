@@ -3,7 +3,8 @@
 
 Built with libfdt's sequential writer from the constants in `ftvm.board`, so the tree cannot disagree with the machine.
 Node and property names are those of QEMU's `virt`; only filled virtio slots are listed. The result is a function of
-the arguments alone: both sides of a pair build the same bytes.
+the arguments alone: both sides of a pair build the same bytes. There is room behind the tree: a boot loader adds to it
+where it lies, and would otherwise write over what it has put behind it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import libfdt
 from ftvm import board
 
 SIZE_MAX = 64 << 10
+ROOM = 12 << 10  # as much as U-Boot reckons that it may add (CONFIG_SYS_FDT_PAD)
 _PLIC_PHANDLE, _INTC_PHANDLE, _FINISHER_PHANDLE = 1, 2, 3
 _S_EXTERNAL, _M_EXTERNAL = 9, 11  # interrupt causes, privileged specification table 4.2
 
@@ -58,6 +60,7 @@ class _Tree:
     def finish(self) -> bytes:
         tree = self._fdt.as_fdt()
         tree.pack()
+        tree.resize(tree.totalsize() + ROOM)
         return bytes(tree.as_bytearray())
 
 

@@ -9,7 +9,7 @@ import libfdt
 import pytest
 
 from ftvm import board
-from ftvm.device_tree import build_device_tree
+from ftvm.device_tree import ROOM, build_device_tree
 
 
 def tree(memory: int = 64 << 20, **kwargs: object) -> libfdt.Fdt:
@@ -99,3 +99,14 @@ def test_a_tree_is_built_whatever_its_size() -> None:
     """The writer's buffer does not grow when the tree is finished: every length of command line must do."""
     for length in range(0, 1024):
         assert tree(cmdline="x" * length, initrd=(0x8400_0000, 0x8410_0000)).totalsize() > length
+
+
+def test_a_boot_loader_can_add_to_the_tree_where_it_lies() -> None:
+    """U-Boot says what it loaded; there is room for as much as it reckons with, and none of it is needed to read."""
+    fdt = tree()
+    chosen = fdt.path_offset("/chosen")
+    fdt.setprop(chosen, "bootargs", b"x" * 8000)
+    fdt.setprop(chosen, "linux,initrd-start", bytes(8))
+    assert fdt.totalsize() == tree().totalsize()
+    with pytest.raises(libfdt.FdtException):
+        fdt.setprop(chosen, "bootargs", b"x" * ROOM)

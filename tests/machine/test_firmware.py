@@ -8,7 +8,16 @@ import pytest
 from devices.event import Event, EventKind
 from ftvm.board import RAM_BASE
 from ftvm.machine import EpochEnd
-from ftvm.sbi import DEBUG_CONSOLE, INVALID_PARAM, LEGACY_GETCHAR, LEGACY_PUTCHAR, LEGACY_SHUTDOWN, SYSTEM_RESET
+from ftvm.sbi import (
+    BASE,
+    BASE_PROBE,
+    DEBUG_CONSOLE,
+    INVALID_PARAM,
+    LEGACY_GETCHAR,
+    LEGACY_PUTCHAR,
+    LEGACY_SHUTDOWN,
+    SYSTEM_RESET,
+)
 from tests.ftvm.asm import Asm
 from tests.machine.box import ENTRY, MIB, Box, config_of
 from tests.machine.code import DATA, firmware, keep, power_off, spin
@@ -158,6 +167,28 @@ def test_a_reserved_reset_is_refused(function: int, kind: int, reason: int, erro
     box = Box(code)
     assert box.run().reason == EpochEnd.POWEROFF
     assert signed(box.words(DATA, 1)[0]) == error
+
+
+@pytest.mark.parametrize(
+    ("extension", "there"),
+    [
+        (LEGACY_PUTCHAR, 1),
+        (LEGACY_GETCHAR, 1),
+        (0x03, 0),
+        (LEGACY_SHUTDOWN, 1),
+        (DEBUG_CONSOLE, 1),
+        (SYSTEM_RESET, 1),
+        (0x504D55, 0),
+        (ALL_ONES, 0),
+    ],
+)
+def test_a_probe_tells_what_is_served(extension: int, there: int) -> None:
+    code = Asm(ENTRY)
+    firmware(code, BASE, BASE_PROBE, (extension,), 0)
+    power_off(code)
+    box = Box(code)
+    assert box.to_the_end() == EpochEnd.POWEROFF
+    assert box.words(DATA, 2) == [0, there]
 
 
 @pytest.mark.parametrize("extension", [0x09, 0x0F, 0x10_0000, 0x0A00_0000, 0x504D55, ALL_ONES])
