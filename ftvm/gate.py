@@ -58,7 +58,7 @@ class Gate:
         made = self._now()
         if made >= self._look_at:
             self._look_at = made + LOOK_EVERY_S
-            self.flush()
+            self._look()
         if rule.may_leave(sequence, output.durable, stream):
             self._deliver([(sequence, index, output, made)])
         else:
@@ -66,6 +66,10 @@ class Gate:
 
     def flush(self) -> None:
         """Let go what may leave by now."""
+        if self.rule.held:
+            self._look()
+
+    def _look(self) -> None:
         if self.rule.mode is OutputMode.SHADOW:
             return
         if self._pump is not None:

@@ -3,7 +3,9 @@
 
 Budget: steered directly, not computed from a rate: down to a quarter when an epoch took over 1.3 times its target, up
 by a quarter when it took less than 0.9 of it, never below a floor. Epochs that ended idle say nothing and are ignored.
-The target is short for a few epochs after input, so that the next input and the next reply wait little.
+The target is short for a few epochs after input, so that the next input and the next reply wait little. A guest that
+has used up a short epoch gets one twice as long, up to sixteen times: it has more to do than one packet's or one
+request's worth, and what an entry costs is then shared by many of them. Coming to rest makes the next one short again.
 
 Time: guest time follows the host's, as an offset fixed when this side went live, and never steps back. While client
 requests are outstanding one entry advances it by at most 50 ms, and by no more than its budget of code is worth on a
@@ -23,6 +25,7 @@ BUDGET_CEILING: Final = 1 << 30
 CATCH_UP_TICKS_MAX: Final = TICKS_PER_SECOND // 20
 CODE_PER_TICK_MIN: Final = 4  # bytes: 40 MB/s, of an engine that runs some hundreds
 HOT_EPOCHS: Final = 4
+STRETCH_MAX: Final = 16
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Pace:
     budget: float = 4_000_000.0
     hot_budget: float = 400_000.0
     hot: int = 0
+    _stretch: int = 1  # by which the next short epoch is longer than `hot_target_s`
     _short: bool = False  # the entry that was asked for last has the short budget
     _origin: float | None = field(default=None)
 
@@ -57,23 +61,27 @@ class Pace:
     def next(self, now: float, guest_time: int, outstanding: bool) -> tuple[int, int, int]:
         """(time, time_max, budget) of the next entry, given the guest time that was reached."""
         host = self.host_ticks(now)
-        target = self.hot_target_s if self.hot else self.target_s
+        target = self.hot_target_s * self._stretch if self.hot else self.target_s
         ahead = int(target * TICKS_PER_SECOND)
         time = max(guest_time, host)
-        behind = outstanding and time > guest_time + _worth(self.hot_budget if self.hot else self.budget)
+        short = self.hot_budget * self._stretch
+        behind = outstanding and time > guest_time + _worth(short if self.hot else self.budget)
         if behind:
             time = min(time, guest_time + _worth(self.budget))
         time_max = max(time, min(host, time) + ahead)
         self._short = self.hot > 0 and not behind
-        return time, time_max, _round(self.hot_budget if self._short else self.budget)
+        return time, time_max, _round(short if self._short else self.budget)
 
     def ran(self, seconds: float, used_whole_budget: bool) -> None:
         """The epoch took `seconds`; adapt."""
         self.hot = max(0, self.hot - 1)
         if used_whole_budget and self._short:
-            self.hot_budget = _steer(self.hot_budget, seconds / self.hot_target_s)
+            self.hot_budget = _steer(self.hot_budget, seconds / (self.hot_target_s * self._stretch))
+            self._stretch = min(STRETCH_MAX, 2 * self._stretch)
         elif used_whole_budget:
             self.budget = _steer(self.budget, seconds / self.target_s)
+        if not (used_whole_budget and self.hot):
+            self._stretch = 1
 
 
 def _worth(budget: float) -> int:

@@ -5,7 +5,7 @@ Layout, little endian, 44 bytes of header and then the body:
 
     offset  size  field
          0     4  magic     b"FTVM"
-         4     1  version   1
+         4     1  version   2
          5     1  kind      FrameKind
          6     2  flags     meaning depends on the kind
          8     4  length    bytes of body, at most 64 MiB
@@ -13,10 +13,11 @@ Layout, little endian, 44 bytes of header and then the body:
         20     4  term      reign in which the frame was sent
         24     8  session   connection id, chosen anew by the joiner for every hello
         32     8  sequence  of the entry, where the kind has one
-        40     4  crc32     of the 40 bytes before it and the body
+        40     4  check     low half of the body's XXH3-64, seeded with that of the 40 bytes before
 
-The one idea: any bytes decode to a Frame or raise ChannelError. CRC-32 finds every single-bit flip and every burst up
-to 32 bits; it is no defence against malice, that is what CURVE is for.
+The one idea: any bytes decode to a Frame or raise ChannelError. The checksum lets one damaged frame in four billion
+pass, behind that of TCP, and costs a tenth of CRC-32's time, which with packets as the load was the dearest step of
+all between the two sides. It is no defence against malice, that is what CURVE is for.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 from typing import NamedTuple
-from zlib import crc32
+
+from xxhash import xxh3_64_intdigest
 
 from logging_channel.errors import ChannelError
 
 MAGIC = b"FTVM"
-VERSION = 1
+VERSION = 2
 BODY_MAX = 64 << 20
 
 _HEADER = struct.Struct("<4sBBHIQIQQ")
-_CRC = struct.Struct("<I")
+_CHECK = struct.Struct("<I")
 _WHOLE = struct.Struct("<4sBBHIQIQQI")
 HEADER_SIZE = _WHOLE.size
 FRAME_MAX = HEADER_SIZE + BODY_MAX
@@ -70,22 +72,27 @@ class Frame(NamedTuple):
     flags: int = 0
 
 
+def checksum(header: bytes, body: bytes) -> int:
+    """What a frame carries behind its `header` of 40 bytes."""
+    return xxh3_64_intdigest(body, xxh3_64_intdigest(header)) & 0xFFFF_FFFF
+
+
 def encode(
     kind: FrameKind, pair: int, term: int, session: int, sequence: int = 0, body: bytes = b"", flags: int = 0
 ) -> bytes:
     """Return the frame's bytes. The caller keeps every number in its field's range and the body under BODY_MAX."""
     assert len(body) <= BODY_MAX, f"a body of {len(body)} bytes is over the limit of {BODY_MAX}"
     header = _HEADER.pack(MAGIC, VERSION, kind, flags, len(body), pair, term, session, sequence)
-    return header + _CRC.pack(crc32(body, crc32(header))) + body
+    return header + _CHECK.pack(checksum(header, body)) + body
 
 
 def decode(data: bytes) -> Frame:
     """Return the frame that `data`, one whole message, carries; raise ChannelError for anything else."""
     if len(data) < HEADER_SIZE:
         raise ChannelError(f"a frame of {len(data)} bytes is shorter than its header of {HEADER_SIZE}; dropped")
-    magic, version, kind, flags, length, pair, term, session, sequence, crc = _WHOLE.unpack_from(data)
+    magic, version, kind, flags, length, pair, term, session, sequence, check = _WHOLE.unpack_from(data)
     body = data[HEADER_SIZE:]
-    if crc32(body, crc32(data[:40])) != crc:
+    if checksum(data[:40], body) != check:
         raise ChannelError(_explain(data, magic, version, length))
     found = _KINDS.get(kind)
     if magic != MAGIC or version != VERSION or length != len(body) or length > BODY_MAX or found is None:

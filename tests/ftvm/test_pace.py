@@ -12,6 +12,7 @@ from ftvm.pace import (
     CATCH_UP_TICKS_MAX,
     CODE_PER_TICK_MIN,
     HOT_EPOCHS,
+    STRETCH_MAX,
     TICKS_PER_SECOND,
     Pace,
 )
@@ -92,3 +93,27 @@ def test_guest_time_never_steps_back_and_budgets_have_a_floor(
         assert not outstanding or next_time - time <= CATCH_UP_TICKS_MAX
         pace.ran(passes, whole)
         time = time_max
+
+
+def test_a_guest_that_stays_busy_with_input_gets_longer_epochs_until_it_rests() -> None:
+    """Each used up one is followed by one twice as long; one that ended idle, by a short one."""
+    pace = started()
+    factors = []
+    for number in range(9):
+        pace.input()
+        time, time_max, _ = pace.next(1.0, TICKS_PER_SECOND, False)
+        factors.append(round((time_max - time) / (pace.hot_target_s * TICKS_PER_SECOND)))
+        pace.ran(factors[-1] * pace.hot_target_s, number != 6)
+    assert factors == [1, 2, 4, 8, STRETCH_MAX, STRETCH_MAX, STRETCH_MAX, 1, 2]
+
+
+def test_without_further_input_epochs_are_long_again() -> None:
+    pace = started()
+    pace.input()
+    spans = []
+    for _ in range(HOT_EPOCHS + 1):
+        time, time_max, _ = pace.next(0.0, 0, False)
+        spans.append((time_max - time) / TICKS_PER_SECOND)
+        pace.ran(0.0, True)
+    assert spans[0] == pytest.approx(pace.hot_target_s, rel=0.01)
+    assert spans[-1] == pytest.approx(pace.target_s, rel=0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from zlib import crc32
 
 import lz4.block
 import msgpack
@@ -16,7 +15,7 @@ from ftvm.scratch_disk import ScratchDisk
 from ftvm.service.request import Request, decode_close, decode_request, encode_close, encode_request
 from logging_channel import messages
 from logging_channel.errors import ChannelError
-from logging_channel.frame import HEADER_SIZE, Frame, FrameKind, decode, encode
+from logging_channel.frame import HEADER_SIZE, Frame, FrameKind, checksum, decode, encode
 from replay.entry import Entry, decode_entry, encode_entry
 from replay.errors import LogError
 from tests.fuzz.engine import Target
@@ -61,7 +60,7 @@ def mended(data: bytes) -> bytes:
     if len(data) < HEADER_SIZE:
         return data
     head = data[:8] + struct.pack("<I", len(data) - HEADER_SIZE) + data[12:40]
-    return head + struct.pack("<I", crc32(data[HEADER_SIZE:], crc32(head))) + data[HEADER_SIZE:]
+    return head + struct.pack("<I", checksum(head, data[HEADER_SIZE:])) + data[HEADER_SIZE:]
 
 
 def check_frame(data: bytes) -> None:

@@ -25,7 +25,7 @@ from ftvm.world.poller import Poller
 RETRY_S = 0.005  # at first; the name is mostly free again when the dead side's last descriptor is closed
 RETRY_MAX_S = 0.5
 TAKE_MAX = 64  # packets at once
-TAKE_BYTES_MAX = 256 << 10
+TAKE_BYTES_MAX = 512 << 10
 
 
 class Network(Protocol):
