@@ -6,8 +6,8 @@
 
 Three kinds of kernel are told apart by their first bytes: an ELF file (segments at their physical addresses), a RISC-V
 Image (a flat binary with a header that says where in RAM it wants to be; gzip around it is taken off), and any other
-flat binary, which is put and entered at RAM_BASE + KERNEL_OFFSET. Initrd and device tree go to the top of RAM, page by
-page, as far from the kernel as they can.
+flat binary, such as a boot loader, which is put and entered at RAM_BASE + KERNEL_OFFSET. Initrd and device tree go to
+the top of RAM, page by page, as far from the kernel as they can. Nothing else is in RAM: a guest may use all of it.
 
 Files come from users: whatever is wrong with one is an `ImageError` in words, and nothing else is ever raised.
 """

@@ -10,6 +10,9 @@ import pytest
 
 from tests.linux.guest import LOOP_READY, READY, Booted, Linux, files, linux_config
 from tests.linux.stock import Stock, stock_or_skip
+from tests.network.conftest import lab, work
+
+__all__ = ["lab", "work"]
 
 
 @pytest.fixture(scope="session")

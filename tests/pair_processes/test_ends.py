@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
-from contextlib import suppress
 
 from ftvm.pair_process import PairProcess
 from ftvm.testing import MakePair
 from tests.pair_processes.load import Load
+from tests.pair_processes.terminal import Terminal
 from tests.pair_processes.test_host_kills import await_end, both_pids
 
 CONSOLE = """\
@@ -26,66 +25,17 @@ backend = "unix:console.sock"
 """
 
 
-class Terminal:
-    """Somebody at the console who attaches again when the connection ends."""
-
-    def __init__(self, pair: PairProcess) -> None:
-        self._path = str(pair.state.path / "console.sock")
-        self.seen = b""
-        self._attach()
-
-    def _attach(self) -> None:
-        end = time.monotonic() + 10
-        while True:
-            self._socket = socket.socket(socket.AF_UNIX)
-            try:
-                self._socket.connect(self._path)
-                break
-            except OSError:
-                self._socket.close()
-                assert time.monotonic() < end, "nobody serves the console"
-                time.sleep(0.02)
-        self._socket.settimeout(0.1)
-
-    def type(self, text: bytes) -> None:
-        """Input for the guest."""
-        self._socket.sendall(text)
-
-    def expect(self, text: bytes, timeout_s: float = 10.0) -> None:
-        """Wait until the guest has printed this, and forget what came before."""
-        end = time.monotonic() + timeout_s
-        while text not in self.seen:
-            assert time.monotonic() < end, f"{text!r} did not come; seen was {self.seen[-200:]!r}"
-            try:
-                data = self._socket.recv(4096)
-            except TimeoutError:
-                continue
-            except OSError:
-                data = b""
-            if data:
-                self.seen += data
-            else:
-                self._socket.close()
-                self._attach()
-        self.seen = self.seen.partition(text)[2]
-
-    def close(self) -> None:
-        """Detach."""
-        with suppress(OSError):
-            self._socket.close()
-
-
 def test_a_guest_that_powers_off_ends_both_sides(ftvm_pair: MakePair) -> None:
     """Typed at the console, also after a failover; both end in order, and the launcher's exit code is 0."""
     pair = ftvm_pair(CONSOLE)
-    terminal = Terminal(pair)
+    terminal = Terminal(pair.state.path / "console.sock")
     terminal.expect(b"console: ready")
     terminal.type(b"hello\r")
     terminal.expect(b"hello\r\n")
     pair.kill_primary()
     pair.wait_protected()
     terminal.close()
-    terminal = Terminal(pair)
+    terminal = Terminal(pair.state.path / "console.sock")
     terminal.type(b"again\r")
     terminal.expect(b"again\r\n")
     term = pair.status()["term"]
@@ -101,7 +51,7 @@ def test_a_guest_that_powers_off_ends_both_sides(ftvm_pair: MakePair) -> None:
 def test_a_guest_that_panics_and_is_not_to_be_restarted_fails_the_pair(ftvm_pair: MakePair) -> None:
     """Both sides see it at the same entry: no failover, exit code 1, and the reason in words."""
     pair = ftvm_pair(CONSOLE)
-    terminal = Terminal(pair)
+    terminal = Terminal(pair.state.path / "console.sock")
     terminal.expect(b"console: ready")
     terminal.type(b"panic\r")
     assert await_end(pair) == 1

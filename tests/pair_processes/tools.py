@@ -15,12 +15,14 @@ PACKAGES = {
     "nbdinfo": "libnbd-bin",
     "nbdcopy": "libnbd-bin",
     "fio": "fio",
+    "mkfs.ext4": "e2fsprogs",
 }
+_SYSTEM = ":/usr/sbin:/sbin"  # where a user's PATH may not lead
 
 
 def tool(name: str) -> str:
     """The path of a program."""
-    if path := shutil.which(name):
+    if path := shutil.which(name, path=os.environ["PATH"] + _SYSTEM):
         return path
     message = f"{name} is not installed (Debian: apt-get install {PACKAGES.get(name, name)})"
     if os.environ.get("CI"):
