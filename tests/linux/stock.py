@@ -58,21 +58,21 @@ class Stock:
         return target
 
 
-def fetch_stock() -> Stock:
+def fetch_stock(wanted: Wanted = WANTED) -> Stock:
     """The guests, fetched now or earlier; FetchError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests"
-    key = hashlib.sha256(json.dumps(WANTED.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps(wanted.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fetch(cache / key, WANTED, Say("fetch"))
+        fetch(cache / key, wanted, Say("fetch"))
     return Stock(cache / key)
 
 
-def stock_or_skip() -> Stock:
+def stock_or_skip(wanted: Wanted = WANTED) -> Stock:
     """The guests; without them the test fails in CI and is skipped elsewhere."""
     try:
-        return fetch_stock()
+        return fetch_stock(wanted)
     except (FetchError, OSError) as error:
         message = f"stock guests cannot be fetched: {error}"
     if os.environ.get("CI"):
