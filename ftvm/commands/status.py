@@ -50,7 +50,22 @@ def describe(status: dict[str, Any]) -> str:
     rows = [_COLUMNS, *((side, *(_cell(shown[key]) for key in _FIELDS)) for side, shown in status["sides"].items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines += [line for side, shown in status["sides"].items() for line in _networks(side, shown)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _networks(side: str, shown: dict[str, Any]) -> list[str]:
+    """One line for each network of a side that lives."""
+    networks = shown.get("networks")
+    if shown["pid"] is None or not isinstance(networks, list):
+        return []
+    lines = []
+    for network in networks:
+        state = "attached" if network.get("attached") else "detached"
+        why = f" ({network['problem']})" if network.get("problem") else ""
+        counts = ", ".join(f"{_cell(network.get(count))} {count}" for count in ("sent", "received", "dropped"))
+        lines.append(f"  {side} network {network.get('unit')} {network.get('backend')}: {state}{why}, {counts}")
+    return lines
 
 
 def _cell(value: object) -> str:

@@ -23,8 +23,8 @@ from ftvm.pair.member import Member
 from ftvm.pair.side import ExitCode, Options, Side
 from ftvm.say import Say
 from ftvm.state_dir import StateDir
+from ftvm.world.network.check import check_networks
 from ftvm.world.network.passt import PasstKeeper
-from ftvm.world.network.tap import check_taps
 
 ASK_AGAIN_S = 0.1
 
@@ -34,8 +34,7 @@ def run_foreground(state: StateDir, config: MachineConfig, options: Options, say
     lock = state.lock_side(options.member)
     passt = PasstKeeper(config, state.path, say.warning, one_off=True)
     try:
-        if options.join is None:
-            check_taps(config)
+        check_networks(config, state.path, say.warning, joins=options.join is not None)
         passt.start()
         side = Side(state, config, options, say)
         side.chores.append(passt.tick)

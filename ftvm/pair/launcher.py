@@ -36,8 +36,8 @@ from ftvm.pair.side_log import Tail
 from ftvm.process import Process
 from ftvm.say import Say
 from ftvm.state_dir import SIDES, StateDir, read_json
+from ftvm.world.network.check import check_networks
 from ftvm.world.network.passt import PasstKeeper
-from ftvm.world.network.tap import check_taps
 
 TURN_S = 0.01
 GRACE_S = 5.0
@@ -110,7 +110,7 @@ class Launcher:
         self._adopt()
         self._services = self._open()
         if not self._sides:
-            check_taps(self.config)
+            check_networks(self.config, self.state.path, self._say.warning)
         self._passt.start()
         if not self._sides:
             self._follow(self._first_look())

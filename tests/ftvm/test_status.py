@@ -315,3 +315,16 @@ def test_a_background_writer_writes_the_latest_and_waits_for_what_is_urgent(tmp_
     while read_json(state.status("a"))["sequence"] != 51:
         assert time.monotonic() < end, "the last update was not written"
         time.sleep(0.01)
+
+
+def test_the_networks_of_living_sides_are_shown(state: StateDir, start: Start) -> None:
+    """Attached or not, why not, and what has passed; a dead side's are not."""
+    grant(state, "a")
+    start("a", "primary", 1)
+    status = read_status(state)
+    network = {"unit": 0, "backend": "tap:vm0", "attached": True, "problem": "", "sent": 5, "received": 6, "dropped": 1}
+    status["sides"]["a"]["networks"] = [network, network | {"unit": 1, "attached": False, "problem": "it is held"}]
+    status["sides"]["b"]["networks"] = [network]
+    shown = describe(status).splitlines()[-2:]
+    assert shown[0] == "  a network 0 tap:vm0: attached, 5 sent, 6 received, 1 dropped"
+    assert shown[1] == "  a network 1 tap:vm0: detached (it is held), 5 sent, 6 received, 1 dropped"

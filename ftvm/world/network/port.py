@@ -99,6 +99,7 @@ class Port:
     def report(self) -> dict[str, Any]:
         """For the status file."""
         return {
+            "unit": self.unit,
             "backend": self.name,
             "attached": self._attached,
             "problem": self._network.problem,

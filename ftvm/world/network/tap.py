@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from devices.virtio.offload import DATA_VALID, FRAME_MAX, FRAME_MIN, HEAD, NEEDS_CSUM
-from ftvm.config import MachineConfig
-from ftvm.config_error import ConfigError
 from ftvm.world.network.network import TAKE_BYTES_MAX, Retry, words
 from ftvm.world.poller import Poller
 
@@ -140,17 +138,6 @@ def open_tap(name: str) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def check_taps(config: MachineConfig) -> None:
-    """Before a pair starts: ConfigError in words when a TAP device that it needs cannot be had."""
-    for unit, network in enumerate(config.network):
-        if network.backend.kind == "tap":
-            name = network.backend.argument
-            try:
-                os.close(open_tap(name))
-            except OSError as error:
-                raise ConfigError(f"{config.name}: network[{unit}].backend: {why_not(name, error)}") from None
 
 
 def exists(name: str) -> bool:
