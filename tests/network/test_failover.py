@@ -32,7 +32,7 @@ MEGABYTES = int(os.environ.get("FTVM_NETWORK_MB", "16"))
 PATIENCE_S = 60 + MEGABYTES
 PINGS_LOST_MAX = 5  # at ten a second, on a machine that has other things to do
 
-pytestmark = pytest.mark.timeout(120 + 4 * MEGABYTES)
+pytestmark = pytest.mark.timeout(420 + 4 * MEGABYTES)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ class Telnet:
         self._connection.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_session_outlives_two_hosts(pair: TwoHosts) -> None:
     """Typed characters are echoed and commands answered, with the shell's own state, by one host after the other."""
     session = Telnet(pair.lab)

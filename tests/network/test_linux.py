@@ -20,7 +20,7 @@ from .lab import GUEST, Lab
 from .linux_guest import ECHO_PORT, READY, SUM_PORT, machine
 from .test_pairs import networks, primary_of
 
-BOOT_S = 100
+BOOT_S = 300
 BLOCK = os.urandom(1 << 16)
 
 
@@ -74,7 +74,7 @@ def boot(work: Workshop, state: StateDir) -> None:
     work.until(lambda: console.exists() and READY in console.read_text(errors="replace"), "Linux to serve", BOOT_S)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(420)
 def test_tcp_in_both_directions_through_a_linux_guest(lab: Lab, work: Workshop) -> None:
     """Echoed, and summed up by the guest; long segments are left to the host, so packets are fewer than frames were."""
     state = work.state("alone")
@@ -96,7 +96,7 @@ def test_tcp_in_both_directions_through_a_linux_guest(lab: Lab, work: Workshop) 
     assert run.wait() == 0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_tcp_connection_survives_the_primarys_death(lab: Lab, work: Workshop) -> None:
     """In the middle of a transfer in both directions; the client notices a silence, nothing else."""
     state = work.state("pair")

@@ -21,7 +21,7 @@ from tests.commands.workshop import Running, Workshop, role
 from .lab import ADDRESS, Lab
 from .linux_guest import READY, machine
 
-BOOT_S = 120
+BOOT_S = 300
 PAIR = """\
 [pair]
 listen = "{address}:7700"
