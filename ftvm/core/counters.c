@@ -8,6 +8,11 @@
  * instruction hook is put on that address; the next translation of it calls the hook. A hook may outlive its
  * instruction or see another address space: it looks at the instruction again and lets anything else run.
  *
+ * Such a block has to be translated with the engine's checks for an exit, or the instruction would be executed behind
+ * its hook; everything else is translated without (checks.c). Which way a block is translated must depend on its code
+ * alone: every block is translated without checks first, and once more with them if it then holds such a read. A block
+ * that came to be translated with checks in the place of the one they were meant for is translated again without.
+ *
  * In user mode scounteren decides (privileged specification 4.1.5); after reset it allows all three, as firmware does.
  * The spec's mcounteren always allows.
  *
@@ -97,17 +102,37 @@ static uint64_t page_or_none(struct hart *h, uint64_t va)
     return fill_page_of(h, va, &index) ? index : NEVER;
 }
 
+/* Notes the sites in a block that are new. Returns whether it reads a counter. */
+static bool look_through(struct hart *h, const uc_tb *block)
+{
+    uint32_t insn;
+    unsigned csr;
+    bool reads = false;
+    for (uint64_t va = block->pc; va < block->pc + block->size && fill_fetch(h, va, &insn); va += insn_size(insn)) {
+        if (!is_site(insn))
+            continue;
+        reads = reads || insn_reads_counter(insn, &csr);
+        if (!known_site(h, va))
+            list_push(&h->fresh_sites, va);
+    }
+    return reads;
+}
+
 void counters_on_translated(uc_engine *uc, uc_tb *now, uc_tb *before, void *hart)
 {
     struct hart *h = hart;
-    uint32_t insn;
+    bool without = *h->no_checks, reads = look_through(h, now);
+    uint64_t page = page_or_none(h, now->pc);
+    bool as_meant = without ? !reads : h->checked.on && h->checked.pc == now->pc && h->checked.page == page;
     h->count.translations++;
-    for (uint64_t va = now->pc; va < now->pc + now->size && fill_fetch(h, va, &insn); va += insn_size(insn))
-        if (is_site(insn) && !known_site(h, va))
-            list_push(&h->fresh_sites, va);
-    if (!h->fresh_sites.count)
+    h->checked.on = without && reads;
+    h->checked.pc = now->pc;
+    h->checked.page = page;
+    checks_leave_out(h, !h->checked.on);
+    if (as_meant && !h->fresh_sites.count)
         return;
-    h->fresh_page[0] = page_or_none(h, now->pc);
+    h->retranslate = true;
+    h->fresh_page[0] = page;
     h->fresh_page[1] = page_or_none(h, now->pc + now->size - 1);
     clock_retire(h);
     h->stopped = true;
@@ -134,11 +159,12 @@ static void hook_site(struct hart *h, uint64_t va)
     h->count.counter_hooks++;
 }
 
-/* Outside the engine: hook what counters_on_translated found, and drop the translation that lacks it. */
+/* Outside the engine: hook what counters_on_translated found, and drop the translation that is not as it should be. */
 void counters_hook_fresh(struct hart *h)
 {
-    if (!h->fresh_sites.count)
+    if (!h->retranslate)
         return;
+    h->retranslate = false;
     if (h->counter_sites.count + h->fresh_sites.count > HOOKS_MAX)
         forget_hooks(h);
     for (size_t i = 0; i < h->fresh_sites.count; i++)

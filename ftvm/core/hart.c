@@ -131,7 +131,8 @@ static bool start_engine(struct hart *h)
     if (uc_open(UC_ARCH_RISCV, UC_MODE_RISCV64, &h->uc) != UC_ERR_OK)
         return false;
     return uc_ctl_set_tcg_buffer_size(h->uc, TRANSLATION_BUFFER) == UC_ERR_OK && map_ram(h) && mmio_map(h)
-        && uc_ctl_exits_enable(h->uc) == UC_ERR_OK && uc_ctl_tlb_mode(h->uc, UC_TLB_VIRTUAL) == UC_ERR_OK
+        && uc_ctl_exits_enable(h->uc) == UC_ERR_OK && checks_begin(h, TRANSLATION_BUFFER)
+        && uc_ctl_tlb_mode(h->uc, UC_TLB_VIRTUAL) == UC_ERR_OK
         && fill_locate_registers(h) && add_hooks(h) && let_one_block_run(h);
 }
 

@@ -12,6 +12,7 @@
  *   pages.c     page states (code or writable, never both in the TLB), dirty pages, writes by the host
  *   fill.c      the TLB fill hook, and which physical page each executable translation came from
  *   insn.c      instruction fields: what a load or store addressed, what a counter read names
+ *   checks.c    leaving out the engine's check for an exit after every memory access
  *   counters.c  cycle, instret and time as functions of the clock
  *   trap.c      trap entry, the engine's exceptions, page faults
  *   sbi.c       the supervisor binary interface, as far as it concerns the hart alone
@@ -151,7 +152,10 @@ struct hart {
     struct list written;       /* pages with translations that the host wrote while the engine ran */
     struct list hooks;         /* write hooks of HOOKED pages */
     struct list counter_hooks, counter_sites, fresh_sites;
-    uint64_t fresh_page[2];    /* pages of the block that the fresh counter sites were found in */
+    bool retranslate;          /* the engine was stopped at the entry of a block that has to be translated anew */
+    uint64_t fresh_page[2];    /* its pages */
+    bool *no_checks;           /* in the engine: it translates without checks for an exit after memory accesses */
+    struct { bool on; uint64_t pc, page; } checked;  /* this block is the next to be translated, and with checks */
     bool removing;             /* the fill hook answers the removal window */
     struct fetch_entry *fetched;
     struct fault fault;
@@ -235,6 +239,10 @@ bool insn_reads_counter(uint32_t insn, unsigned *csr);
 bool insn_touches_satp(uint32_t insn);
 #define INSN_RD(insn) (((insn) >> 7) & 31)
 #define INSN_RS1(insn) (((insn) >> 15) & 31)
+
+/* checks.c */
+bool checks_begin(struct hart *, uint32_t translation_buffer);
+void checks_leave_out(struct hart *, bool leave_out);
 
 /* counters.c */
 bool counters_read_time(struct hart *, uint32_t insn, uint64_t pc);
