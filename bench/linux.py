@@ -46,7 +46,7 @@ backend = "none"
 def boots(bench: Bench) -> Iterator[Figure]:
     """Boots in turns: ours, ours while recording, QEMU plain."""
     try:
-        guests = _guests()
+        guests = fetched("bench", Wanted())
     except (FetchError, OSError) as error:
         yield Figure("stock Linux boot", None, "x", note=f"no stock guests: {error}"[:300])
         return
@@ -69,9 +69,10 @@ def boots(bench: Bench) -> Iterator[Figure]:
     yield Figure("log of a stock boot", size / 1e3, "kB", at_most=40)
 
 
-def _guests() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests" / "bench"
-    fetch(cache, Wanted(), Say("fetch"))
+def fetched(name: str, wanted: Wanted) -> Path:
+    """A directory of the user's cache with guests; FetchError or OSError when they cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests" / name
+    fetch(cache, wanted, Say("fetch"))
     return cache
 
 

@@ -4,7 +4,7 @@
     side a   primary from the start, on core 0, alone until a backup joins: the same process alone and protected
     side b   a joiner on core 1; killed when its time is over, whereupon side a goes on alone in the next term
 
-Progress is what side a writes into its status file: its clock and when it was read.
+Progress is what the live side writes into its status file: its clock and when it was read. `fail_over` kills that one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,23 @@ class SideFailed(Exception):
 class Sides:
     """A pair under the benchmark's own control; a context manager that leaves no process behind."""
 
-    def __init__(self, directory: Path, text: str, record: Path | None = None, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        text: str,
+        record: Path | None = None,
+        pinned: bool = False,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`prefix`: of the sides' commands, to start them elsewhere."""
         machine = directory / "machine.toml"
         machine.write_text(text)
         self.state, config = prepare(load(machine), directory / "state")
         assert first_primary(config, self.state) == "a", "a new pair starts with side a"
         self._services: list[socket.socket] = open_services(config, self.state)
+        self.live = "a"
         self._record = record
+        self._prefix = prefix
         self._pinned = pinned and len(CORES) > 1
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._log = directory / "sides.log"
@@ -58,8 +68,13 @@ class Sides:
         """The process of a side."""
         return self._processes[side].pid
 
-    def status(self, side: str = "a") -> dict[str, Any]:
-        """What a side says of itself."""
+    @property
+    def _other(self) -> str:
+        return "b" if self.live == "a" else "a"
+
+    def status(self, side: str = "") -> dict[str, Any]:
+        """What a side, else the live one, says of itself."""
+        side = side or self.live
         fields = read_json(self.state.status(side))
         process = self._processes.get(side)
         same = process is not None and fields.get("process", {}).get("pid") == process.pid
@@ -73,26 +88,34 @@ class Sides:
     def start_backup(self) -> float:
         """Side b is in sync when this returns; returns seconds from its start."""
         begin = time.monotonic()
-        self._spawn("b", ["--join", str(self.status()["channel"])])
+        self._spawn(self._other, ["--join", str(self.status()["channel"])])
         self._until(lambda: bool(self.status().get("protected")), "protection")
         return time.monotonic() - begin
 
     def kill_backup(self) -> None:
         """Side a is alone again when this returns."""
-        process = self._processes.pop("b")
+        process = self._processes.pop(self._other)
         process.kill()
         process.wait()
         self._until(lambda: not self.status().get("protected"), "the primary to go on alone")
 
+    def fail_over(self) -> None:
+        """SIGKILL of the live side; the other one is live when this returns."""
+        process = self._processes.pop(self.live)
+        process.kill()
+        self.live = self._other
+        self._until(lambda: self.status().get("role") == "primary", "a failover")
+        process.wait()
+
     def rate(self, seconds: float) -> float:
-        """Progress of side a in clock units per second."""
+        """Progress of the live side in clock units per second."""
         first = self._fresh(0.0)
         time.sleep(seconds)
         last = self._fresh(time.monotonic())
         return float((last["clock"] - first["clock"]) / (last["updated"] - first["updated"]))
 
     def fresh_status(self) -> dict[str, Any]:
-        """Side a's status as of now or later."""
+        """The live side's status as of now or later."""
         return self._fresh(time.monotonic())
 
     def close(self) -> None:
@@ -116,7 +139,8 @@ class Sides:
 
     def _spawn(self, side: str, options: list[str]) -> None:
         descriptors = [sock.fileno() for sock in self._services]
-        command = [sys.executable, "-P", "-m", "ftvm.pair.main", "--state-dir", str(self.state.path), "--member", side]
+        command = [*self._prefix, sys.executable, "-P", "-m", "ftvm.pair.main"]
+        command += ["--state-dir", str(self.state.path), "--member", side]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--services", ",".join(map(str, descriptors)), *options],
