@@ -41,6 +41,10 @@ class Bus:
         """(base, size) of every device, in the order they were added."""
         return list(self._windows)
 
+    def device(self, name: str) -> Device:
+        """The device of that name."""
+        return self._devices[name]
+
     def read(self, address: int, size: int) -> int:
         """The guest reads `size` bytes at physical `address`."""
         entry = self._pages.get(address >> PAGE_SHIFT)

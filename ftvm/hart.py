@@ -109,6 +109,10 @@ except ImportError as error:
 
 BYTES_PER_TICK: int = _hart.BYTES_PER_TICK
 BARREN_TRAPS_MAX: int = _hart.BARREN_TRAPS_MAX
+WINDOWS: tuple[tuple[int, int], ...] = _hart.WINDOWS
+"""(base, size) of where devices may be: an access to anything else but RAM is an access fault."""
+FIRMWARE: tuple[tuple[int, str, tuple[tuple[str, str], ...]], ...] = _hart.FIRMWARE
+"""SBI extensions that the core serves: (id, name, ((function, what it does), ...)), functions from number 0."""
 
 
 class Hart:

@@ -70,8 +70,14 @@ F_UNMAP = 1  # flag of a WRITE_ZEROES range
 
 HEADER = Struct("<IIQ")
 RANGE = Struct("<QII")
-# capacity, size_max, seg_max, cylinders, heads, sectors, blk_size, physical_block_exp, alignment_offset, min_io_size,
-# opt_io_size, wce, unused, num_queues, then three words each for discard and write zeroes (5.2.4).
+#: The configuration space, in order; each of the reserved bytes between them belongs to none (5.2.4).
+CONFIG_FIELDS = (
+    *("capacity", "size_max", "seg_max", "geometry.cylinders", "geometry.heads", "geometry.sectors", "blk_size"),
+    *("topology.physical_block_exp", "topology.alignment_offset", "topology.min_io_size", "topology.opt_io_size"),
+    *("writeback", "unused0", "num_queues"),
+    *("max_discard_sectors", "max_discard_seg", "discard_sector_alignment"),
+    *("max_write_zeroes_sectors", "max_write_zeroes_seg", "write_zeroes_may_unmap"),
+)
 CONFIG = Struct("<QIIHBBIBBHIBBHIIIIIB3x")
 
 Answer = tuple[bytes, int]  # status byte, bytes of data written

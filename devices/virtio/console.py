@@ -48,7 +48,8 @@ CONTROL_MAX = 4096
 #: Output is handed on when so much has come together within one notification.
 PIECE = 1 << 20
 
-CONFIG = Struct("<HHII")  # cols, rows, max_nr_ports, emerg_wr (5.3.4)
+CONFIG_FIELDS = ("cols", "rows", "max_nr_ports", "emerg_wr")  # 5.3.4
+CONFIG = Struct("<HHII")
 CONTROL = Struct("<IHH")  # id, event, value (5.3.6.2)
 
 

@@ -10,7 +10,7 @@ Life of the device (3.1.1), kept in the status register; bits are only ever adde
 |-----------------------|---------------------------------------------------------------------------------------|
 | FEATURES_OK written   | sticks only when the driver's features are a subset of ours with VIRTIO_F_VERSION_1    |
 | DRIVER_OK written     | queues are served from now on, beginning with what already waits on them              |
-| DEVICE_NEEDS_RESET    | the driver broke a rule: nothing is served any more, `violation` was told the reason  |
+| DEVICE_NEEDS_RESET    | the driver broke a rule: nothing is served any more, and the host is told the reason  |
 | 0 written             | everything as at power-on                                                             |
 """
 
@@ -174,6 +174,17 @@ class VirtioDevice(Device):
 
     def on_reset(self) -> None:
         """The driver reset the device; the device type forgets what belongs to that driver."""
+
+    @property
+    def offered(self) -> int:
+        """Feature bits that a driver may accept."""
+        return self._offered
+
+    def access(self, register: int) -> str:
+        """How the register at an offset is used: r, w, rw, or - for one that is not there."""
+        writable = register in self._writes or register in self._queue_fields
+        readable = register in self._reads or register >= _CONFIG
+        return "r" * readable + "w" * writable or "-"
 
     @property
     def running(self) -> bool:

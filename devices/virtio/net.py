@@ -60,7 +60,8 @@ CONTROL_ANNOUNCE = b"\3\0"  # VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE
 CONTROL_OK, CONTROL_ERR = 0, 1
 
 HEADER = Struct("<BBHHHHH")  # a packet's header, num_buffers (5.1.6)
-CONFIG = Struct("<6sH")  # mac, status (5.1.4)
+CONFIG_FIELDS = ("mac", "status")  # 5.1.4
+CONFIG = Struct("<6sH")
 
 
 class Feature(IntEnum):

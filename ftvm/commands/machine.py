@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ftvm machine`: an example machine file, and a check of one before it is run."""
+"""`ftvm machine`: an example machine file, a check of one before it is run, and the machine's reference page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Write an example machine file, check one, make keys."""
+    """Write an example machine file, check one, make keys, describe the machine."""
 
 
 @command.command()
@@ -26,6 +26,14 @@ def example(name: str) -> None:
     from ftvm.config_text import example as text
 
     click.echo(text(name), nl=False)
+
+
+@command.command()
+def reference() -> None:
+    """Print the machine's reference page: memory map, interrupts, registers, features, firmware calls."""
+    from ftvm.reference.page import page
+
+    click.echo(page(), nl=False)
 
 
 @command.command()

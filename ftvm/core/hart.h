@@ -20,6 +20,7 @@
  *   state.c     registers as an array of words: digest, save, restore, reset
  *   hart.c      birth and death
  *   module.c    the Python type
+ *   describe.c  the tables of this directory, for the machine's reference page
  *
  * The engine's habits that this rests on are those of exactly version 2.1.4 (checked in ftvm/hart.py).
  */
@@ -256,10 +257,21 @@ void trap_on_exception(uc_engine *, uint32_t number, void *hart);
 bool trap_on_breakpoint(uc_engine *, void *hart);
 
 /* sbi.c */
+enum { SBI_FUNCTIONS_MAX = 8 };
+struct sbi_function {
+    const char *name, *does;
+};
 void sbi_call(struct hart *);
+/* The functions of the extension `index`, up to one without a name; NULL behind the last extension. */
+const struct sbi_function *sbi_functions(unsigned index, uint64_t *id, const char **name);
 
 /* mmio.c */
+struct window {
+    uint64_t base, size;
+};
 bool mmio_map(struct hart *);
+/* The device window `index`; NULL behind the last. */
+const struct window *mmio_window(unsigned index);
 bool mmio_covers(uint64_t address);
 
 /* state.c */

@@ -10,16 +10,17 @@
  */
 #include "hart.h"
 
-struct window {
-    uint64_t base, size;
-};
-
 static const struct window windows[] = {
     {0x00100000, 0x2000},
     {0x0c000000, 0x600000},
     {0x10000000, 0x9000},
 };
 enum { WINDOWS = sizeof windows / sizeof *windows };
+
+const struct window *mmio_window(unsigned index)
+{
+    return index < WINDOWS ? &windows[index] : NULL;
+}
 
 bool mmio_covers(uint64_t address)
 {

@@ -11,6 +11,7 @@
 #include <Python.h>
 #include <sys/mman.h>
 
+#include "describe.h"
 #include "hart.h"
 
 typedef struct {
@@ -559,7 +560,7 @@ static int module_exec(PyObject *module)
     int failed = PyModule_AddObjectRef(module, "Core", type);
     Py_DECREF(type);
     return failed || PyModule_AddIntConstant(module, "BYTES_PER_TICK", BYTES_PER_TICK)
-        || PyModule_AddIntConstant(module, "BARREN_TRAPS_MAX", BARREN_TRAPS_MAX) ? -1 : 0;
+        || PyModule_AddIntConstant(module, "BARREN_TRAPS_MAX", BARREN_TRAPS_MAX) || describe(module) ? -1 : 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {
