@@ -25,7 +25,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from bench import block, engine, kills, linux, network, pair, qemu
+from bench import block, engine, kills, linux, linux_block, network, pair, qemu
 from bench.effort import FULL, QUICK, Bench, Effort
 from bench.figure import Figure
 from bench.report import show, write_page
@@ -42,9 +42,11 @@ SECTIONS: Final[dict[str, Section]] = {
     "kills": kills.kills,
     "qemu": qemu.peers,
     "linux": linux.boots,
+    "linux-block": linux_block.service,
     "network": network.traffic,
 }
-FULL_ONLY: Final = frozenset({"linux", "network"})  # they fetch a kernel from the package mirror the first time
+# They fetch a kernel from the package mirror the first time.
+FULL_ONLY: Final = frozenset({"linux", "linux-block", "network"})
 
 
 def run_section(name: str, effort: Effort, say: Callable[[str], None]) -> list[Figure]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from bench.effort import Bench
 from bench.figure import Figure, percentile
-from ftvm.demo.kills import WAYS_TO_DIE, KillResult, Target
+from ftvm.demo.kills import KillResult, Target
 from ftvm.demo.pair import MACHINE
 from ftvm.demo.run import Options, run_demo
 from ftvm.pair_process import PairProcess
@@ -29,7 +29,7 @@ def kills(bench: Bench) -> Iterator[Figure]:
         pair.stop()
     hosts = [kill for kill in report.kills if kill.kill.target is Target.HOST and kill.hit]
     drivers = [kill for kill in report.kills if kill.kill.target is Target.DRIVER and kill.hit]
-    watched = [kill for kill in drivers if WAYS_TO_DIE[kill.kill.mode] in NOTICED_LATE]
+    watched = [kill for kill in drivers if kill.kill.way in NOTICED_LATE]
     at_once = [kill for kill in drivers if kill not in watched]
     again = [kill.protected_ms for kill in hosts if kill.protected_ms is not None]
     note = f"{len(hosts)} kills; lost {report.lost}, doubled {report.doubled}, errors {len(report.errors)}"

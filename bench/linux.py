@@ -71,7 +71,7 @@ def boots(bench: Bench) -> Iterator[Figure]:
 
 def fetched(name: str, wanted: Wanted) -> Path:
     """A directory of the user's cache with guests; FetchError or OSError when they cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests" / name
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests" / f"{name}-{wanted.key}"
     fetch(cache, wanted, Say("fetch"))
     return cache
 

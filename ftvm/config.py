@@ -60,7 +60,7 @@ FILE_SIZE_MAX = 1 << 20
 CMDLINE_MAX = 1023  # Linux on RISC-V keeps 1,024 bytes, the last one a zero
 SECTOR = 512
 DISK_MAX = 16 << 40
-AGREED_FORMAT = 1
+AGREED_FORMAT = 2
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -160,8 +160,14 @@ class BlockServiceTable(_Table):
     """[service.block]: the disk that the driver serves to NBD clients."""
 
     disk: Annotated[int, Field(ge=0)] = 0
+    size: Size | None = None
     listen: Annotated[tuple[AnyAddress, ...], Field(strict=False)] = (parse_address("unix:nbd.sock"),)
     vendor: bool = False
+
+    @field_validator("size")
+    @classmethod
+    def _export_size(cls, size: int | None) -> int | None:
+        return None if size is None else check_disk_size(size)
 
     @field_validator("listen")
     @classmethod
@@ -184,6 +190,7 @@ class DriverTable(_Table):
     """[driver]: when the guest counts as dead, and what then."""
 
     watchdog_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 2000
+    boot_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 60_000
     restart: bool | None = None
 
 
@@ -273,6 +280,11 @@ class MachineConfig(_Table):
         return self.driver.watchdog_ms * (board.TIMEBASE_HZ // 1000)
 
     @property
+    def boot_ticks(self) -> int:
+        """Guest time in which a driver that boots must have opened its port, when a request waits for it."""
+        return self.driver.boot_ms * (board.TIMEBASE_HZ // 1000)
+
+    @property
     def slots(self) -> tuple[board.VirtioSlot, ...]:
         """The virtio slots, in order."""
         return board.slots(self)
@@ -317,9 +329,10 @@ class MachineConfig(_Table):
             "seed": self.machine.seed,
             "disks": [disk.size for disk in self.disk],
             "networks": [self.mac(unit).hex(":") for unit in range(len(self.network))],
-            "block": None if block is None else {"disk": block.disk, "vendor": block.vendor},
+            "block": None if block is None else {"disk": block.disk, "size": block.size, "vendor": block.vendor},
             "restart": self.driver_restart,
             "watchdog_ms": self.driver.watchdog_ms,
+            "boot_ms": self.driver.boot_ms,
         }
         return json.dumps(visible, sort_keys=True, separators=(",", ":")).encode()
 

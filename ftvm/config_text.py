@@ -40,11 +40,13 @@ backend = "file:console.log"        # or "stdio", "none", "unix:console.sock" (c
 
 [service.block]                     # serve a disk to NBD clients through the guest's driver
 disk = 0                            # which [[disk]]
+# size = "64 MiB"                   # of what the guest serves, when that is not as large as this disk
 listen = ["unix:nbd.sock"]          # and e.g. "127.0.0.1:10809"
 vendor = false                      # let clients send vendor commands (the bundled guest uses them to die on demand)
 
 [driver]
 watchdog_ms = 2000                  # guest time in which the driver must answer a request; then it counts as dead
+boot_ms = 60000                     # the same for a driver that boots, until it has opened its port
 restart = true                      # restart a guest that has died (default: when there is a [service.block])
 
 [pair]
@@ -78,7 +80,8 @@ def to_toml(config: MachineConfig) -> str:
     tables.append(("[console]", {"backend": str(config.console.backend)}))
     if block is not None:
         listen = [str(address) for address in block.listen]
-        tables.append(("[service.block]", {"disk": block.disk, "listen": listen, "vendor": block.vendor}))
+        size = None if block.size is None else format_size(block.size)
+        tables.append(("[service.block]", {"disk": block.disk, "size": size, "listen": listen, "vendor": block.vendor}))
     tables.append(("[driver]", config.driver.model_dump()))
     pair = config.pair
     written = {"listen": str(pair.listen), "arbiter": str(pair.arbiter)}

@@ -49,6 +49,9 @@ class Host(Protocol):
     def from_driver(self, data: bytes) -> None:
         """The driver wrote to the block service's port."""
 
+    def driver_opened(self, opened: bool) -> None:
+        """The driver opened or closed that port."""
+
 
 class Hardware:
     """All devices of one machine."""
@@ -59,6 +62,7 @@ class Hardware:
         self._host = host
         self._disks = disks
         self._port: VirtioConsole | None = None
+        self._to_driver = bytearray()  # within one delivery
         self._entropy: VirtioRng | None = None
         self.networks: list[VirtioNet] = []
         self.bus = Bus()
@@ -92,9 +96,15 @@ class Hardware:
             raise ValueError(f"the log holds an event of kind {kind} for unit {unit}, which this machine does not have")
 
     def to_driver(self, data: bytes) -> None:
-        """Bytes for the driver's end of the block service's port."""
-        assert self._port is not None
-        self._port.input(SERVICE_PORT, data)
+        """Bytes for the driver's end of the block service's port; they get there with the next `push`."""
+        self._to_driver += data
+
+    def push(self) -> None:
+        """Hand the driver all of that at once: many requests fit into one of its buffers."""
+        if self._to_driver:
+            assert self._port is not None
+            data, self._to_driver = self._to_driver, bytearray()
+            self._port.input(SERVICE_PORT, data)
 
     @property
     def entropy_wanted(self) -> int:
@@ -146,7 +156,7 @@ class Hardware:
             return self.networks[-1]
         if slot.kind is SlotKind.PORT:
             names = [None] * SERVICE_PORT + [SERVICE_PORT_NAME]
-            self._port = VirtioConsole(host.memory, line, violation, names, self._port_output)
+            self._port = VirtioConsole(host.memory, line, violation, names, self._port_output, self._port_opened)
             return self._port
         self._entropy = VirtioRng(host.memory, line, violation)
         return self._entropy
@@ -154,6 +164,10 @@ class Hardware:
     def _port_output(self, port: int, data: bytes) -> None:
         if port == SERVICE_PORT:
             self._host.from_driver(data)
+
+    def _port_opened(self, port: int, opened: bool) -> None:
+        if port == SERVICE_PORT:
+            self._host.driver_opened(opened)
 
     def _finish(self, code: str, status: int) -> None:
         if code == "fail":

@@ -88,7 +88,9 @@ class Machine:
         self.sbi = Sbi(self.hardware.uart, self.memory.read, self.memory.write, self.power)
         self.journal: Journal | None = None
         if config.service_block is not None:
-            self.journal = Journal(self.hardware.to_driver, self.output, self.violation, config.watchdog_ticks)
+            self.journal = Journal(
+                self.hardware.to_driver, self.output, self.violation, config.watchdog_ticks, config.boot_ticks
+            )
         self._pages = PageDigest(self.hart.ram)
         self._boot()
 
@@ -133,6 +135,7 @@ class Machine:
         stop = False
         for event in entry.events:
             stop = self._deliver(event, entry.time) or stop
+        self.hardware.push()
         reason = EpochEnd.STOPPED if stop else self._execute(entry)
         self.hardware.flush()
         pages = self._digest_pages() if entry.flags & EntryFlag.DIGEST_PAGES else 0
@@ -153,9 +156,13 @@ class Machine:
             self.supervisor.report(self.hart.error)
         if self._power is not None:
             action, reason = self._power
-            if reason == 0:
+            if reason:
+                self.supervisor.report(f"the guest asked for {action} with failure reason {reason} (panic)")
+            elif action == "reset" and self.config.driver_restart and self.journal and self.journal.in_driver:
+                # As a kernel does after a panic: whatever it was busy with counts as what killed it.
+                self.supervisor.report(f"the guest reset the machine and left {self.journal.in_driver} requests")
+            else:
                 return self._power_request(action)
-            self.supervisor.report(f"the guest asked for {action} with failure reason {reason} (panic)")
         if self.journal is not None and (number := self.journal.overdue(self.hart.time)) is not None:
             self.supervisor.report(f"request {number} is overdue")
         if self.supervisor.pending:
@@ -188,6 +195,7 @@ class Machine:
         self._boot()
         if self.journal is not None:
             self.journal.restarted(self.hart.time)
+            self.hardware.push()
 
     def _boot(self) -> None:
         """Power-on state: zeroed RAM, images loaded, hart at the kernel's entry."""
@@ -245,6 +253,12 @@ class Machine:
         """The driver wrote to the block service's port."""
         if self.journal is not None:
             self.journal.port_output(data, self.hart.time)
+            self.hardware.push()
+
+    def driver_opened(self, opened: bool) -> None:
+        """The driver opened or closed the block service's port."""
+        if self.journal is not None:
+            self.journal.port_opened(opened, self.hart.time)
 
     def _deliver(self, event: Event, time: int) -> bool:
         """Hand one event to its device; True when it stops the machine."""

@@ -31,7 +31,7 @@ from enum import IntEnum
 from struct import Struct
 
 from devices.device import Line, State
-from devices.memory import GuestMemory
+from devices.memory import Bytes, GuestMemory
 from devices.virtio.mmio import VirtioDevice
 from devices.virtio.queue import RingViolation, Segment, Virtqueue, length_of
 
@@ -122,7 +122,7 @@ class VirtioConsole(VirtioDevice):
 
     # The host's side
 
-    def input(self, port: int, data: bytes) -> None:
+    def input(self, port: int, data: Bytes) -> None:
         """Bytes for the guest; they wait until it has opened `port` and has buffers for them."""
         self.ports[port].input += data
         self.kick(_receiveq(port))

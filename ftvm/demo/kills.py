@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -37,6 +37,14 @@ WAYS_TO_DIE: Final = {  # the low byte of the vendor request's offset
     2: "endless loop",
     3: "overwritten queues",
     4: "trap loop",
+    5: "dropped request",
+    6: "malformed reply",
+}
+WAYS_OF_LINUX: Final = {
+    1: "panic",
+    2: "endless loop",
+    3: "reset",
+    4: "kill",
     5: "dropped request",
     6: "malformed reply",
 }
@@ -79,9 +87,15 @@ class Kill:
     target: Target
     mode: int
     calm_s: float
+    ways: Mapping[int, str] = field(default_factory=lambda: WAYS_TO_DIE, compare=False, repr=False)
+
+    @property
+    def way(self) -> str:
+        """The mode in words; empty for a host."""
+        return self.ways.get(self.mode, "")
 
     def __str__(self) -> str:
-        return f"driver ({WAYS_TO_DIE[self.mode]})" if self.target is Target.DRIVER else "primary's process"
+        return f"driver ({self.way})" if self.target is Target.DRIVER else "primary's process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +122,24 @@ class KillResult:
         return self.hit and self.loaded and self.protected and self.reply_ms is not None and not self.problem
 
 
-def plan_kills(targets: tuple[Target, ...], count: int, seed: int, calm_s: tuple[float, float]) -> tuple[Kill, ...]:
+def plan_kills(
+    targets: tuple[Target, ...],
+    count: int,
+    seed: int,
+    calm_s: tuple[float, float],
+    ways: Mapping[int, str] = WAYS_TO_DIE,
+) -> tuple[Kill, ...]:
     """`count` kills of each target in a seeded order; the driver's ways to die take turns."""
     rng = random.Random(seed)
     order = [target for target in targets for _ in range(count)]
     rng.shuffle(order)
-    modes = rng.sample(sorted(WAYS_TO_DIE), len(WAYS_TO_DIE))
+    modes = rng.sample(sorted(ways), len(ways))
     kills: list[Kill] = []
     died = 0
     for number, target in enumerate(order, 1):
         mode = modes[died % len(modes)] if target is Target.DRIVER else 0
         died += target is Target.DRIVER
-        kills.append(Kill(number, target, mode, rng.uniform(*calm_s)))
+        kills.append(Kill(number, target, mode, rng.uniform(*calm_s), ways))
     return tuple(kills)
 
 
@@ -127,7 +147,13 @@ class Executioner:
     """Carries out kills one at a time. `crasher` is a client of its own; `deadline` ends everything (monotonic)."""
 
     def __init__(
-        self, pair: PairUnderTest, clients: tuple[NbdClient, ...], crasher: NbdClient, meter: Meter, deadline: float
+        self,
+        pair: PairUnderTest,
+        clients: tuple[NbdClient, ...],
+        crasher: NbdClient,
+        meter: Meter,
+        deadline: float,
+        step_s_max: float = STEP_S_MAX,
     ) -> None:
         self.log_bytes = 0
         self._pair = pair
@@ -135,6 +161,7 @@ class Executioner:
         self._crasher = crasher
         self._meter = meter
         self._deadline = deadline
+        self._step_s_max = step_s_max
         self._log_seen = 0
 
     async def execute(self, kill: Kill) -> KillResult:
@@ -247,7 +274,7 @@ class Executioner:
         await asyncio.to_thread(self._pair.wait_protected, max(0.1, self._end() - time.monotonic()))
 
     def _end(self) -> float:
-        return min(self._deadline, time.monotonic() + STEP_S_MAX)
+        return min(self._deadline, time.monotonic() + self._step_s_max)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         start, end = time.monotonic(), self._end()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ftvm.demo.kills import WAYS_OF_LINUX
 from ftvm.demo.report import Report
 from ftvm.demo.run import Options, run_demo
 from ftvm.pair_process import PairFailed, PairProcess
@@ -33,15 +34,53 @@ watchdog_ms = 500
 """
 
 
-def run(directory: Path, options: Options, say: Say) -> Report:
+LINUX = """\
+# The machine of `ftvm demo --guest linux`: Debian's stock kernel with its own virtio drivers, and ways for it to die.
+name = "demo"
+
+[machine]
+memory = "128 MiB"
+kernel = "{guests}/vmlinux"
+initrd = "{guests}/initramfs.cpio.gz"
+cmdline = "{cmdline}"
+
+[[disk]]
+image = "disk0.img"
+size = "64 MiB"
+
+[service.block]
+listen = ["unix:nbd.sock"]
+vendor = true
+
+[driver]
+watchdog_ms = 3000
+"""
+# A kernel that has panicked resets the machine at once; a boot without self-tests and needless modules is short.
+LINUX_CMDLINE = (
+    "console=ttyS0 quiet panic=-1 init_on_alloc=0 cryptomgr.notests modules=virtio_mmio,virtio_blk "
+    "serve=/dev/vda crash=on"
+)
+
+
+def linux_machine(guests: Path) -> str:
+    """The machine file for the stock guests in `guests`."""
+    return LINUX.format(guests=guests.absolute(), cmdline=LINUX_CMDLINE)
+
+
+def linux_options(options: Options) -> Options:
+    """The same with time for kernels to boot: three times for each kill of a driver."""
+    return replace(options, ways=WAYS_OF_LINUX, seconds_max=600.0, step_s_max=180.0)
+
+
+def run(directory: Path, options: Options, say: Say, machine_text: str = MACHINE) -> Report:
     """Run the demo with its state in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     machine = directory / "demo.toml"
-    machine.write_text(MACHINE)
+    machine.write_text(machine_text)
     pair = PairProcess(machine, directory / "state")
     try:
         say.info("starting a pair")
-        pair.start()
+        pair.start(options.step_s_max)
         say.info(f"protected; the service is at {pair.addresses[0]}")
         report = run_demo(pair, pair.addresses[0], options, say.info)
         if not report.passed:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ftvm.demo.kills import CLIENTS_MIN, IN_FLIGHT_MIN, WAYS_TO_DIE, KillResult, Target
+from ftvm.demo.kills import CLIENTS_MIN, IN_FLIGHT_MIN, KillResult, Target
 from ftvm.demo.meter import Spread
 
 SHOWN_MAX: Final = 10  # findings and errors that are shown one by one
@@ -180,7 +180,7 @@ def _kill_json(result: KillResult) -> dict[str, Any]:
     return {
         "number": result.kill.number,
         "target": result.kill.target.value,
-        "mode": WAYS_TO_DIE.get(result.kill.mode, ""),
+        "mode": result.kill.way,
         "sound": result.sound,
         "hit": result.hit,
         "in_flight": list(result.in_flight),

@@ -13,11 +13,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ftvm.demo.kills import Executioner, Kill, KillResult, PairUnderTest, Target, plan_kills
+from ftvm.demo.kills import (
+    STEP_S_MAX,
+    WAYS_TO_DIE,
+    Executioner,
+    Kill,
+    KillResult,
+    PairUnderTest,
+    Target,
+    plan_kills,
+)
 from ftvm.demo.load import Worker, prepare, verify
 from ftvm.demo.meter import Meter, Spread
 from ftvm.demo.nbd_client import Address, NbdClient
@@ -43,6 +52,8 @@ class Options:
     blocks_per_client: int = 512
     seconds_max: float = 75.0
     calm_s: tuple[float, float] = (0.3, 0.9)
+    step_s_max: float = STEP_S_MAX
+    ways: Mapping[int, str] = field(default_factory=lambda: WAYS_TO_DIE)  # of the driver to die
 
     def __post_init__(self) -> None:
         if self.kill not in TARGETS:
@@ -69,13 +80,14 @@ class _Demo:
         self._meter = Meter()
         self._clients = tuple(NbdClient(address, self._patience()) for _ in range(options.clients))
         self._crasher = NbdClient(address, self._patience())
-        self._executioner = Executioner(pair, self._clients, self._crasher, self._meter, self._end - self._ending_s)
+        deadline = self._end - self._ending_s
+        self._executioner = Executioner(pair, self._clients, self._crasher, self._meter, deadline, options.step_s_max)
         self._workers: list[Worker] = []
         self._results: list[KillResult] = []
         self._problems: list[str] = []
         self._restarts = 0
         self._verified = 0
-        self._plan = plan_kills(TARGETS[options.kill], options.count, options.seed, options.calm_s)
+        self._plan = plan_kills(TARGETS[options.kill], options.count, options.seed, options.calm_s, options.ways)
 
     def _patience(self) -> float:
         return self._options.seconds_max / 3

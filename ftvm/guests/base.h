@@ -14,6 +14,8 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+typedef int32_t s32;
+typedef int64_t s64;
 
 #define R8(address) (*(volatile u8 *)(u64)(address))
 #define R32(address) (*(volatile u32 *)(u64)(address))

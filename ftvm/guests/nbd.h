@@ -33,9 +33,11 @@ enum nbd_error {
     NBD_OK = 0,
     NBD_EPERM = 1,
     NBD_EIO = 5,
+    NBD_ENOMEM = 12,
     NBD_EINVAL = 22,
     NBD_ENOSPC = 28,
     NBD_EOVERFLOW = 75,
+    NBD_ENOTSUP = 95,
 };
 
 #endif

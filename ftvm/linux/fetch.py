@@ -12,6 +12,7 @@ Asking again for what is there costs no network. A call that was interrupted lea
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Final
 from ftvm.linux import manifest, newc
 from ftvm.linux.apt import SUITE, Apt, Package
 from ftvm.linux.errors import FetchError
-from ftvm.linux.initramfs import initramfs
+from ftvm.linux.initramfs import initramfs, own_digest
 from ftvm.linux.manifest import Manifest
 from ftvm.say import Say
 
@@ -45,11 +46,17 @@ class Wanted:
         overlay = None if self.overlay is None else newc.archive(newc.from_directory(self.overlay))
         return {
             "format": FORMAT,
+            "own": own_digest(),
             "suite": SUITE,
             "packages": sorted(self.packages),
             "modules": sorted(self.modules),
             "overlay": None if overlay is None else hashlib.sha256(overlay).hexdigest(),
         }
+
+    @property
+    def key(self) -> str:
+        """A short name for all of this, for who keeps several directories."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fetch(directory: Path, wanted: Wanted, say: Say, refresh: bool = False) -> Manifest:

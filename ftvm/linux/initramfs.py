@@ -4,6 +4,7 @@
     init                    the script beside this file: mounts, loads modules, sets the address, starts script or shell
     bin, sbin, lib          links to usr/..., as in Debian
     usr/bin/busybox         static; `init` makes links for what it can do
+    usr/bin/translate       serves a block device to the clients of the block service (guests/translate)
     usr/lib/modules/NAME.ko, etc/modules     modules and the order in which they are loaded
     ...                     programs of further packages with the shared libraries that they need
 
@@ -12,11 +13,13 @@ Nothing of it depends on where or when it is made: the same packages give the sa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from ftvm.guests import catalog
 from ftvm.linux.errors import FetchError
 from ftvm.linux.libraries import needed_libraries
 from ftvm.linux.modules import Modules
@@ -36,7 +39,7 @@ def initramfs(root: Path, modules: Sequence[str], packages: Sequence[Path], over
     tree: Tree = {name: directory() for name in _EMPTY}
     tree |= {name: link(f"usr/{name}") for name in _MERGED} | {f"usr/{name}": directory() for name in _MERGED}
     tree["dev/console"] = character(5, 1)
-    tree["init"] = regular(resources.files("ftvm.linux").joinpath("init").read_bytes(), 0o755)
+    tree |= {name: regular(path.read_bytes(), 0o755) for name, path in _own().items()}
     tree["usr/bin/busybox"] = regular(_read(root / "usr/bin/busybox"), 0o755)
     tree |= _modules(root, (*MODULES, *modules))
     extra: Tree = {}
@@ -48,6 +51,17 @@ def initramfs(root: Path, modules: Sequence[str], packages: Sequence[Path], over
     if overlay is not None:
         tree |= {_merged(name): node for name, node in from_directory(overlay).items() if name not in _MERGED}
     return tree
+
+
+def _own() -> dict[str, Path]:
+    """What comes from ftvm itself."""
+    init = Path(str(resources.files("ftvm.linux").joinpath("init")))
+    return {"init": init, "usr/bin/translate": catalog.directory() / "translate.elf"}
+
+
+def own_digest() -> str:
+    """SHA-256 of ftvm's own files in every initramfs, in hexadecimal: with others, it has to be made again."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _own().values())).hexdigest()
 
 
 def _modules(root: Path, names: Sequence[str]) -> Tree:

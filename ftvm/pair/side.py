@@ -409,8 +409,6 @@ def _block_server(config: MachineConfig, services: Sequence[socket.socket]) -> B
     block = config.service_block
     if block is None:
         return None
-    size = config.disk[block.disk].size
+    size = block.size or config.disk[block.disk].size
     assert size is not None
     return BlockServer(services, Export(size, config.name, vendor=block.vendor))
-
-

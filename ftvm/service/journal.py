@@ -18,6 +18,9 @@ them that change the disk are in the driver nothing is submitted: a write that a
 connection can never be overtaken by its own late twin. A client that lost its connection has no reply, so dropping is
 as good as executing. At a restart of the driver the requests of ended connections are dropped too.
 
+**Overdue.** A request has the watchdog's time from when it is in a driver that has opened its port. A driver that boots
+has the time of a boot instead, from the request's submission: a kernel needs seconds.
+
 `restarted` and `died` are called by the supervisor; times are guest ticks.
 """
 
@@ -36,7 +39,7 @@ from ftvm.service.nbd import FLUSH, FUA, READ, WRITE, Errno, request_frame
 from ftvm.service.request import decode_close, decode_request
 from replay.errors import LogError
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 WINDOW_REQUESTS: Final = 128
 WINDOW_BYTES: Final = 4 << 20
 DEATHS_ALONE_MAX: Final = 2
@@ -72,11 +75,14 @@ class Journal:
         emit: Callable[[Output], None],
         violation: Callable[[str], None],
         watchdog_ticks: int,
+        boot_ticks: int = 0,
     ) -> None:
         self._submit = submit
         self._emit = emit
         self._violation = violation
         self._watchdog = watchdog_ticks
+        self._boot = max(watchdog_ticks, boot_ticks)
+        self._opened = -1  # when the driver opened its port; -1 while it is closed
         self._stream = DriverStream()
         self._next = 1
         self._open: set[int] = set()
@@ -162,6 +168,10 @@ class Journal:
             return
         self._pump(time)
 
+    def port_opened(self, opened: bool, time: int) -> None:
+        """The driver opened or closed its port."""
+        self._opened = time if opened else -1
+
     def _answer(self, number: int, error: int, data: bytes) -> None:
         pending = self._in_driver.pop(number)
         self._weight -= pending.weight
@@ -222,6 +232,7 @@ class Journal:
         self._draining.clear()
         self._weight = 0
         self._deaf = False
+        self._opened = -1
         killers = [pending for pending in suspects if pending.deaths >= DEATHS_ALONE_MAX]
         again = [pending for pending in suspects if pending.connection and pending.deaths < DEATHS_ALONE_MAX]
         self._backlog.extendleft(reversed(again))
@@ -231,18 +242,22 @@ class Journal:
                 self._reply(pending, Errno.EIO)
         self._pump(time)
 
+    @property
+    def in_driver(self) -> int:
+        """Requests that the driver has and has not answered."""
+        return len(self._in_driver)
+
     def deadline(self) -> int | None:
         """Guest time at which the oldest request in the driver is overdue; None when the driver has nothing to do."""
         if not self._in_driver:
             return None
-        return next(iter(self._in_driver.values())).submitted + self._watchdog
+        submitted = next(iter(self._in_driver.values())).submitted
+        return submitted + self._boot if self._opened < 0 else max(submitted, self._opened) + self._watchdog
 
     def overdue(self, time: int) -> int | None:
         """The number of the oldest request in the driver, when it has been there for too long."""
-        if not self._in_driver:
-            return None
-        oldest = next(iter(self._in_driver.values()))
-        return oldest.number if time >= oldest.submitted + self._watchdog else None
+        deadline = self.deadline()
+        return next(iter(self._in_driver)) if deadline is not None and time >= deadline else None
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -262,6 +277,7 @@ class Journal:
             "draining": sorted(self._draining),
             "recovering": self._recovering,
             "deaf": self._deaf,
+            "opened": self._opened,
             "partial": self._stream.save(),
             "digest": self._digest,
         }
@@ -281,6 +297,7 @@ class Journal:
         self._draining = set(state["draining"])
         self._recovering = state["recovering"]
         self._deaf = state["deaf"]
+        self._opened = state["opened"]
         self._stream.restore(state["partial"])
         self._digest = state["digest"] & (1 << 64) - 1
 

@@ -22,6 +22,7 @@ from bench.figure import Figure, percentile
 from bench.report import FIRST, LAST, show, write_page
 from bench.sides import Sides, beyond_ram_mib
 from bench.solo import Solo, machine_text
+from ftvm.demo.kills import WAYS_TO_DIE
 
 LITTLE = Effort(rounds=1, slice_s=0.1, window_s=0.2, insns=5_000_000, kills=1)
 ROOT = Path(__file__).parents[2]
@@ -151,4 +152,4 @@ def test_a_page_takes_the_figures_between_its_marks(tmp_path: Path) -> None:
 
 def test_only_the_watchdog_sees_a_hung_driver() -> None:
     """The names by which the deaths are told apart exist."""
-    assert set(kills.NOTICED_LATE) < set(kills.WAYS_TO_DIE.values())
+    assert set(kills.NOTICED_LATE) < set(WAYS_TO_DIE.values())

@@ -342,6 +342,8 @@ def test_only_what_the_guest_can_see_must_be_agreed_upon(tmp_path: Path) -> None
         ("seed = 0", "seed = 1"),
         ("52:54:00:12:34:56", "52:54:00:12:34:57"),
         ("watchdog_ms = 2000", "watchdog_ms = 3000"),
+        ("boot_ms = 60000", "boot_ms = 90000"),
+        ('# size = "64 MiB"', 'size = "32 MiB"'),
         ("restart = true", "restart = false"),
         ("vendor = false", "vendor = true"),
         ("[console]", "[[network]]\nmac = '52:54:00:00:00:01'\n[console]"),
@@ -354,7 +356,8 @@ def test_only_what_the_guest_can_see_must_be_agreed_upon(tmp_path: Path) -> None
 def test_the_agreed_form_is_pinned(tmp_path: Path) -> None:
     """Recordings and pairs compare it: changing it needs a new AGREED_FORMAT."""
     assert MachineConfig.default("x").agreed() == (
-        b'{"block":{"disk":0,"vendor":false},"cmdline":"","disks":[67108864],"format":1,"memory":67108864,'
+        b'{"block":{"disk":0,"size":null,"vendor":false},"boot_ms":60000,"cmdline":"","disks":[67108864],"format":2,'
+        b'"memory":67108864,'
         b'"networks":[],"restart":true,"seed":0,"watchdog_ms":2000}'
     )
 

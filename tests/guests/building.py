@@ -22,6 +22,7 @@ def build(sources: Path, out: Path, *settings: str) -> None:
     for path in catalog.directory().iterdir():
         if path.suffix in {".c", ".h", ".S", ".ld"} or path.name == "Makefile":
             shutil.copy(path, sources)
+    shutil.copytree(catalog.directory() / "translate", sources / "translate")
     command = [make, "-C", str(sources), f"OUT={out}", *settings]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr

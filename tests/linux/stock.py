@@ -7,8 +7,6 @@ Without a mirror the tests that need them are skipped, and say why; where `CI` i
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ class Stock:
     """What was fetched."""
 
     directory: Path
+    wanted: Wanted
 
     @property
     def kernel(self) -> Path:
@@ -45,7 +44,7 @@ class Stock:
     @property
     def options(self) -> list[str]:
         """The options of `ftvm guest fetch` that brought it."""
-        return [word for package in WANTED.packages for word in ("--package", package)]
+        return [word for package in self.wanted.packages for word in ("--package", package)]
 
     def modules(self) -> Modules:
         """The kernel's modules."""
@@ -61,12 +60,12 @@ class Stock:
 def fetch_stock(wanted: Wanted = WANTED) -> Stock:
     """The guests, fetched now or earlier; FetchError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftvm-tests"
-    key = hashlib.sha256(json.dumps(wanted.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    directory = cache / wanted.key
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("w") as lock:
+    with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fetch(cache / key, wanted, Say("fetch"))
-    return Stock(cache / key)
+        fetch(directory, wanted, Say("fetch"))
+    return Stock(directory, wanted)
 
 
 def stock_or_skip(wanted: Wanted = WANTED) -> Stock:

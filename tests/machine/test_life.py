@@ -274,6 +274,41 @@ def test_a_request_that_kills_the_driver_is_answered_with_an_error(make: MakeBox
     assert 2 <= len(box.notices) <= 3 and cause in box.notices[-1]
 
 
+@pytest.mark.parametrize("outstanding", [True, False])
+def test_a_reset_that_leaves_requests_behind_is_a_death(outstanding: bool) -> None:
+    """So does a kernel after a panic; without a request it is the guest's own business."""
+    code = Asm(ENTRY)
+    firmware(code, 0x53525354, 0, (1, 0), 0)
+    spin(code)
+    box = Box(blockd_config())
+    box.boot(code)
+    events = [box.request(1, READ, 0, 512)] if outstanding else []
+    for death in (1, 2):
+        assert box.run(*events).reason == (EpochEnd.RESTARTED if outstanding else EpochEnd.RESET)
+        assert box.machine.supervisor.restarts == (death if outstanding else 0)
+        events = []
+    assert box.replies() == ({1: (Errno.EIO, b"")} if outstanding else {}), "it was alone when the driver died twice"
+
+
+def test_requests_of_one_entry_reach_the_driver_in_one_buffer() -> None:
+    """Filling a buffer for each costs the driver a call and an interrupt each."""
+    box = Box(blockd_config())
+    box.until("blockd: ready")
+    taken: list[int] = []
+    port = box.machine.hardware._port
+    assert port is not None
+    port_input = port.input
+
+    def spy(number: int, data: bytes) -> None:
+        taken.append(len(data))
+        port_input(number, data)
+
+    port.input = spy  # type: ignore[method-assign]
+    box.run(*(box.request(1, READ, 4096 * n, 512) for n in range(8)))
+    assert taken == [8 * 28]
+    assert len(box.replies()) == 8
+
+
 # What it is given
 
 

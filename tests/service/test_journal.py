@@ -13,12 +13,14 @@ from ftvm.service.request import encode_close, encode_request
 from replay.errors import LogError
 
 WATCHDOG = 100
+BOOT = 700
 
 
 class Rig:
     """A journal with its three outlets recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, boot: int = 0) -> None:
+        self.boot = boot
         self.frames: list[bytes] = []
         self.outputs: list[Output] = []
         self.violations: list[str] = []
@@ -26,7 +28,7 @@ class Rig:
         self.number = 0
 
     def make(self) -> Journal:
-        return Journal(self.frames.append, self.outputs.append, self.violations.append, WATCHDOG)
+        return Journal(self.frames.append, self.outputs.append, self.violations.append, WATCHDOG, self.boot)
 
     def ask(self, connection: int = 1, kind: int = WRITE, flags: int = 0, length: int = 512, time: int = 0) -> int:
         """Journal a request; its number."""
@@ -246,6 +248,26 @@ def test_the_watchdog_counts_from_the_submission_in_guest_time(rig: Rig) -> None
     assert rig.journal.deadline() == 5000 + WATCHDOG and rig.journal.overdue(5001) is None
 
 
+def test_a_driver_that_boots_has_the_time_of_a_boot() -> None:
+    """At first and after each restart; from the opening of its port on, the watchdog counts."""
+    rig = Rig(BOOT)
+    rig.ask(time=50)
+    rig.reborn()
+    assert rig.journal.overdue(50 + BOOT - 1) is None and rig.journal.overdue(50 + BOOT) == 1
+    rig.journal.port_opened(True, 600)
+    rig.reborn()
+    assert rig.journal.deadline() == 600 + WATCHDOG
+    rig.answer(1, time=650)
+    rig.ask(time=700)
+    assert rig.journal.deadline() == 700 + WATCHDOG
+    rig.kill(time=5000)
+    assert rig.journal.deadline() == 5000 + BOOT
+    rig.journal.port_opened(True, 5100)
+    assert rig.journal.deadline() == 5100 + WATCHDOG
+    rig.journal.port_opened(False, 5150)
+    assert rig.journal.deadline() == 5000 + BOOT
+
+
 def test_held_requests_are_not_overdue(rig: Rig) -> None:
     """A request waits for its turn as long as it takes: its time starts when the driver gets it."""
     for _ in range(WINDOW_REQUESTS + 1):
@@ -386,5 +408,5 @@ def test_the_digest_depends_on_everything_that_went_in() -> None:
 def test_a_state_of_another_version_is_refused() -> None:
     """In words."""
     rig = Rig()
-    with pytest.raises(ValueError, match="version 2"):
-        rig.journal.restore({**rig.journal.save(), "version": 2})
+    with pytest.raises(ValueError, match="version 99"):
+        rig.journal.restore({**rig.journal.save(), "version": 99})
