@@ -25,7 +25,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from bench import block, engine, kills, linux, linux_block, network, pair, qemu
+from bench import block, engine, kills, linux, linux_block, network, pair, qemu, repair
 from bench.effort import FULL, QUICK, Bench, Effort
 from bench.figure import Figure
 from bench.report import show, write_page
@@ -44,9 +44,10 @@ SECTIONS: Final[dict[str, Section]] = {
     "linux": linux.boots,
     "linux-block": linux_block.service,
     "network": network.traffic,
+    "repair": repair.joins,
 }
 # They fetch a kernel from the package mirror the first time.
-FULL_ONLY: Final = frozenset({"linux", "linux-block", "network"})
+FULL_ONLY: Final = frozenset({"linux", "linux-block", "network", "repair"})
 
 
 def run_section(name: str, effort: Effort, say: Callable[[str], None]) -> list[Figure]:

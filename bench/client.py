@@ -81,9 +81,7 @@ def _run_fio(socket: Path, seconds: float, size: int, options: list[str]) -> Loa
     read, write = job["read"], job["write"]
     longest = max(read["runtime"], write["runtime"]) / 1000
     latency = max(part["clat_ns"].get("percentile", {}).get("50.000000", 0) for part in (read, write))
-    return Load(
-        read["total_ios"] + write["total_ios"], read["io_bytes"], write["io_bytes"], longest, latency / 1000
-    )
+    return Load(read["total_ios"] + write["total_ios"], read["io_bytes"], write["io_bytes"], longest, latency / 1000)
 
 
 class _Own:

@@ -93,9 +93,7 @@ class Solo:
             if wait > 0:
                 time.sleep(min(wait, max(0.0, start + seconds - now)))
         end = time.perf_counter()
-        return Slice(
-            end - start, time.process_time() - cpu, self.machine.clock - clock, self._live.entries - entries
-        )
+        return Slice(end - start, time.process_time() - cpu, self.machine.clock - clock, self._live.entries - entries)
 
     @property
     def ended(self) -> bool:

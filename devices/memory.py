@@ -8,9 +8,9 @@ One memoryview over all RAM. Two ways in:
 | address    | yes     | the machine, anything occasional | `read`, `view`, `write` |
 | RAM offset | no      | virtqueues, which checked before | `fetch`, `store`        |
 
-Every write runs through `store`: it tells the CPU (`wrote`) and is folded, with its place, into `digest`. `fetch` folds
-what devices took out of RAM in too, so that the digest covers all bytes moved by DMA. The digest is a chain of XXH3
-hashes: the previous value plus the address seeds the next one.
+Every write runs through `store`: the CPU is told first (`writes`), and it is folded, with its place, into `digest`.
+`fetch` folds what devices took out of RAM in too, so that the digest covers all bytes moved by DMA. The digest is a
+chain of XXH3 hashes: the previous value plus the address seeds the next one.
 
 `work` counts what devices do for the guest in units of roughly a microsecond: one for each descriptor, each access by
 DMA and each 4 KiB of it. A guest can ask for much of it with one instruction, so whoever bounds time looks at it and
@@ -35,15 +35,15 @@ Bytes = bytes | bytearray | memoryview
 class GuestMemory:
     """RAM of `len(buffer)` bytes at physical address `base`."""
 
-    __slots__ = ("base", "buffer", "digest", "size", "work", "wrote")
+    __slots__ = ("base", "buffer", "digest", "size", "work", "writes")
 
-    def __init__(self, buffer: memoryview, base: int, wrote: Callable[[int, int], None]) -> None:
-        """`buffer`: writable, one byte an item. `wrote(address, length)` is called after each write."""
+    def __init__(self, buffer: memoryview, base: int, writes: Callable[[int, int], None]) -> None:
+        """`buffer`: writable, one byte an item. `writes(address, length)` is called before each write."""
         assert buffer.itemsize == 1 and not buffer.readonly
         self.buffer = buffer
         self.base = base
         self.size = len(buffer)
-        self.wrote = wrote
+        self.writes = writes
         self.digest = 0
         self.work = 0
 
@@ -72,11 +72,11 @@ class GuestMemory:
     def store(self, offset: int, data: Bytes) -> None:
         """Stores `data` at a RAM offset that the caller has checked."""
         length = len(data)
-        self.buffer[offset : offset + length] = data
         address = self.base + offset
+        self.writes(address, length)
+        self.buffer[offset : offset + length] = data
         self.digest = xxh3_64_intdigest(data, (self.digest + address) & _MASK)
         self.work += 1 + (length >> 12)
-        self.wrote(address, length)
 
     def fetch(self, offset: int, length: int) -> bytes:
         """A copy of `length` bytes at a RAM offset that the caller has checked, folded into the digest."""

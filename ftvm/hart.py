@@ -10,7 +10,7 @@ or at `wfi` with nothing pending, or because a callback asked for it, or because
 `min(time + progress / BYTES_PER_TICK, time_max)` in ticks of 100 ns. Which of these, where, and with what state is a
 function of the state before and these three numbers, and of what the callbacks answer.
 
-Callbacks run inside `run`. They may use `clock`, `time`, `ram`, `wrote`, `set_external` and `stop`; the rest raises
+Callbacks run inside `run`. They may use `clock`, `time`, `ram`, `writes`, `set_external` and `stop`; the rest raises
 `RuntimeError` there. What they raise comes out of `run`, and the state is then undefined.
 """
 
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import unicorn
+
+from ftvm.ram_snapshot import Pages, SnapshotSeries
 
 ENGINE_VERSION = "2.1.4"
 RAM_BASE = 0x8000_0000
@@ -65,11 +67,20 @@ class _Core(Protocol):
     def run(self, time: int, time_max: int, budget: int, /) -> int: ...
     def stop(self) -> None: ...
     def set_external(self, level: bool, /) -> None: ...
-    def wrote(self, address: int, length: int, /) -> None: ...
+    def writes(self, address: int, length: int, /) -> None: ...
     def load_ram(self, offset: int, data: bytes | bytearray | memoryview, /) -> None: ...
     def zero_ram(self) -> None: ...
     def dirty(self) -> bytes: ...
     def clear_dirty(self) -> None: ...
+    def put_pages(self, numbers: bytes, content: bytes, zeros: bytes, /) -> None: ...
+    def series_open(self) -> int: ...
+    def series_close(self, series: int, /) -> None: ...
+    def series_changed(self, series: int, /) -> int: ...
+    def snapshot_begin(self, series: int, changed: bool, exact: bool, /) -> int: ...
+    def snapshot_end(self, series: int, /) -> None: ...
+    def snapshot_state(self, series: int, /) -> tuple[int, int]: ...
+    def snapshot_take(self, series: int, pages_max: int, /) -> tuple[bytes, bytes, bytes]: ...
+    def snapshot_look(self, series: int, page: int, /) -> bytes | None: ...
     def digest(self) -> int: ...
     def save(self) -> bytes: ...
     def restore(self, state: bytes, /) -> None: ...
@@ -124,7 +135,7 @@ class Hart:
         """`clock_hook=False` is for benchmarks only: no clock, so no budget, no timer, and no end but `wfi`."""
         self._core = cast(_Core, _hart.Core(ram_size, mmio_read, mmio_write, sbi, clock_hook))
         self.ram = memoryview(self._core)  # type: ignore[arg-type]
-        """All of RAM, writable. After writing to it, call `wrote`."""
+        """All of RAM, writable. Before writing to it, call `writes`."""
 
     @property
     def clock(self) -> int:
@@ -158,12 +169,15 @@ class Hart:
         """The level of the external interrupt line."""
         self._core.set_external(level)
 
-    def wrote(self, address: int, length: int) -> None:
-        """The host wrote these bytes of RAM: code translated from them is dropped, their pages are dirty."""
-        self._core.wrote(address, length)
+    def writes(self, address: int, length: int) -> None:
+        """The host is about to write these bytes of RAM, before the guest runs on.
+
+        Code translated from them is dropped, their pages are dirty, what a snapshot still needs of them is kept.
+        """
+        self._core.writes(address, length)
 
     def load_ram(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Copy `data` into RAM and call `wrote` for it."""
+        """Copy `data` into RAM and call `writes` for it."""
         self._core.load_ram(offset, data)
 
     def zero_ram(self) -> None:
@@ -177,6 +191,14 @@ class Hart:
     def clear_dirty(self) -> None:
         """No page is dirty. Flushes the TLB."""
         self._core.clear_dirty()
+
+    def snapshots(self) -> SnapshotSeries:
+        """A new series of snapshots of RAM; a hart has room for seven."""
+        return SnapshotSeries(self._core)
+
+    def put_pages(self, pages: Pages) -> None:
+        """Write pages into RAM; ValueError when one is outside."""
+        self._core.put_pages(pages.numbers, pages.content, pages.zeros)
 
     def digest(self) -> int:
         """64 bits over registers, clock, timer, interrupt lines and all device accesses so far; not over RAM."""

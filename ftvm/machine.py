@@ -33,6 +33,7 @@ from ftvm.hart import ENGINE_VERSION, Hart, StopReason
 from ftvm.image import LoadedImage
 from ftvm.pages import PageDigest, pages_of
 from ftvm.ram_image import pack_ram, unpack_ram
+from ftvm.ram_snapshot import Pages, SnapshotSeries
 from ftvm.sbi import Sbi
 from ftvm.service.journal import Journal
 from ftvm.state_form import check_form
@@ -81,7 +82,7 @@ class Machine:
         self._output_bytes = 0  # in this epoch
         self._power: tuple[str, int] | None = None
         self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi)
-        self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.wrote)
+        self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.writes)
         self.supervisor = Supervisor(restart=config.driver_restart)
         self.hardware = Hardware(config, self, disks)
         self._bus = self.hardware.bus
@@ -310,22 +311,48 @@ class Machine:
 
     def save(self) -> Sections:
         """The whole machine at an epoch boundary, except its disks; versioned."""
+        return [*self.save_state(), ("ram", pack_ram(self.hart.ram))]
+
+    def save_state(self) -> Sections:
+        """The same without RAM, which a snapshot (`snapshots`) brings."""
         machine: bytes = msgpack.packb(self._state())
-        return [("hart", self.hart.save()), ("machine", machine), ("ram", pack_ram(self.hart.ram))]
+        return [("hart", self.hart.save()), ("machine", machine)]
+
+    def snapshots(self) -> SnapshotSeries:
+        """A new series of snapshots of RAM."""
+        return self.hart.snapshots()
+
+    def clear_ram(self) -> None:
+        """RAM becomes zero; what another machine's RAM holds follows by `put_pages`, and then its state."""
+        self._zero_ram()
+
+    def put_pages(self, pages: Pages) -> None:
+        """Write pages of another machine's RAM; ValueError when one does not fit."""
+        self.hart.put_pages(pages)
 
     def restore(self, sections: Sections) -> None:
         """Become the machine that `save` described.
 
         ValueError when it is another kind of machine, or damaged; this machine's own state is undefined then.
         """
+        named = dict(sections)
+        if "ram" not in named:
+            raise ValueError("the state is damaged, or not of such a machine: it has no section 'ram'")
+        self._restored(named)
+
+    def restore_state(self, sections: Sections) -> None:
+        """The same for a machine whose RAM is in its place already."""
+        self._restored(dict(sections))
+
+    def _restored(self, named: dict[str, bytes]) -> None:
         try:
-            self._restore(dict(sections))
+            self._restore(named)
         except Exception as error:  # whatever damaged bytes make the parts of a machine stumble over
             name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"the state is damaged, or not of such a machine: {name}{error}") from error
 
     def _restore(self, named: dict[str, bytes]) -> None:
-        if missing := [name for name in ("hart", "machine", "ram") if name not in named]:
+        if missing := [name for name in ("hart", "machine") if name not in named]:
             raise ValueError(f"it has no section {missing[0]!r}")
         try:
             state = msgpack.unpackb(named["machine"])
@@ -334,9 +361,10 @@ class Machine:
         if type(state) is dict and state.get("version") != STATE_VERSION:
             raise ValueError(f"it has version {state.get('version')!r}, this ftvm reads {STATE_VERSION}")
         check_form(self._state(), state, "machine")
-        self._zero_ram()
-        for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
-            self.hart.load_ram(offset, content)
+        if "ram" in named:
+            self._zero_ram()
+            for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
+                self.hart.load_ram(offset, content)
         self.hardware.restore(state["hardware"])
         self.hart.restore(named["hart"])
         self.memory.digest = state["dma"]

@@ -166,9 +166,7 @@ def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None) -> 
         rebuilt = Rebuilt(config, path)
     except ImageError as error:
         raise LogError(f"{path}: the guest that was recorded cannot be loaded here: {error}") from None
-    header.check_against(
-        configuration=config.digest(), images=rebuilt.machine.image.digests, engine=ENGINE
-    )
+    header.check_against(configuration=config.digest(), images=rebuilt.machine.image.digests, engine=ENGINE)
     return rebuilt
 
 

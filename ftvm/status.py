@@ -38,7 +38,7 @@ ARBITER_WAIT_S = 0.4
 ROLES = ("primary", "backup", "joining", "fenced", "stopped")
 FIGURES = ("sequence", "acked", "executed", "durable", "lag_ms", "clock", "log_bytes_per_s")
 
-_URGENT = ("role", "term", "protected", "alarms", "services")
+_URGENT = ("role", "term", "protected", "alarms", "services", "channel")
 
 
 class StatusWriter:

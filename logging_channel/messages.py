@@ -31,7 +31,7 @@ import msgpack
 
 from logging_channel.errors import ChannelError
 
-PROTOCOL = 1
+PROTOCOL = 2
 TEXT_MAX = 4096
 U32_MAX = (1 << 32) - 1
 U64_MAX = (1 << 64) - 1

@@ -15,7 +15,8 @@ that the backup has not executed was sent. The window answers one question befor
                   0     lag_soft    lag_max        lag in ms
 
 The pause is the lag beyond `lag_soft_ms`: while the primary waits that long, the backup catches up about as much. It is
-fixed when first asked for after an entry, so that a caller who asks in a loop gets through.
+fixed when first asked for after an entry, so that a caller who asks in a loop gets through. With `pause_share` it is at
+most that share of the time since the entry before, so that the guest keeps 1 / (1 + pause_share) of its speed.
 Entries and bytes count until *executed*: that covers what is unacknowledged as well as the backup's queue.
 """
 
@@ -35,9 +36,10 @@ class Limits:
     lag_soft_ms: float = 10.0
     lag_max_ms: float = 50.0
     pause_max_ms: float = 20.0
+    pause_share: float = math.inf
 
 
-UNHURRIED = Limits(lag_soft_ms=math.inf, lag_max_ms=math.inf)  # while a joiner catches up: memory alone is bounded
+UNHURRIED = Limits(1 << 16, 64 << 20, math.inf, math.inf)  # while a joiner takes the state: memory alone is bounded
 
 
 class Window:
@@ -88,5 +90,6 @@ class Window:
         if lag <= limits.lag_soft_ms:
             return 0.0
         if self._go_at is None:
-            self._go_at = now + min(lag - limits.lag_soft_ms, limits.pause_max_ms) / 1e3
+            pause = min(lag - limits.lag_soft_ms, limits.pause_max_ms) / 1e3
+            self._go_at = now + min(pause, limits.pause_share * (now - self._outstanding[-1][2]))
         return max(0.0, self._go_at - now)

@@ -35,9 +35,7 @@ class Difference:
 class Divergence(Exception):
     """Raised at the first entry whose result differs. `field`, `expected`, `actual` are of the first difference."""
 
-    def __init__(
-        self, entry: Entry, differences: tuple[Difference, ...], event: tuple[int, Event] | None
-    ) -> None:
+    def __init__(self, entry: Entry, differences: tuple[Difference, ...], event: tuple[int, Event] | None) -> None:
         assert differences
         self.sequence = entry.sequence
         self.clock = entry.clock  # at the start of the epoch

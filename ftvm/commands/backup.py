@@ -17,9 +17,7 @@ from ftvm.commands.options import listen_option, log_json_option, machine_argume
 @click.option("--member", type=click.Choice(["a", "b"]), default="b", show_default=True, help="Which side this is.")
 @listen_option
 @log_json_option
-def command(
-    machine: Path, state_dir: Path | None, join: str, member: str, listen: str | None, log_json: bool
-) -> None:
+def command(machine: Path, state_dir: Path | None, join: str, member: str, listen: str | None, log_json: bool) -> None:
     """Join a pair's primary and follow it, in the foreground; go live when it dies.
 
     What this side's disk images held is replaced by the primary's. The arbiter's directory must be one that both hosts

@@ -144,6 +144,7 @@ struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_ho
     h->ram_size = ram_size;
     h->pages_count = ram_size >> PAGE_BITS;
     h->tlb_age = 1;
+    pthread_mutex_init(&h->snapshots_lock, NULL);
     h->pages = calloc(h->pages_count, sizeof *h->pages);
     h->fetched = calloc(FETCH_ENTRIES, sizeof *h->fetched);
     h->clock_hook = clock_hook;
@@ -169,6 +170,9 @@ void hart_close(struct hart *h)
 void hart_free(struct hart *h)
 {
     hart_close(h);
+    for (int n = 1; h->pages && n < SERIES_MAX; n++)
+        series_close(h, n);
+    pthread_mutex_destroy(&h->snapshots_lock);
     if (h->ram)
         munmap(h->ram, h->ram_size);
     list_clear(&h->written);

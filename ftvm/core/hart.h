@@ -10,6 +10,7 @@
  *   epoch.c     the clock (bytes retired + 1 per synchronous trap), guest time, slices, the run loop
  *   walk.c      virtual to physical: Sv39/48/57 page tables with A and D updates
  *   pages.c     page states (code or writable, never both in the TLB), dirty pages, writes by the host
+ *   snapshot.c  RAM as it was between two epochs, read while the guest runs on
  *   fill.c      the TLB fill hook, and which physical page each executable translation came from
  *   insn.c      instruction fields: what a load or store addressed, what a counter read names
  *   checks.c    leaving out the engine's check for an exit after every memory access
@@ -19,7 +20,7 @@
  *   mmio.c      the device windows
  *   state.c     registers as an array of words: digest, save, restore, reset
  *   hart.c      birth and death
- *   module.c    the Python type
+ *   module.c    the Python type; module_ram.c: those of its methods that concern RAM
  *   describe.c  the tables of this directory, for the machine's reference page
  *
  * The engine's habits that this rests on are those of exactly version 2.1.4 (checked in ftvm/hart.py).
@@ -27,6 +28,8 @@
 #ifndef FTVM_HART_H
 #define FTVM_HART_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -79,9 +82,10 @@ enum page_state { PAGE_NONE, PAGE_CODE, PAGE_WRITABLE, PAGE_MIXED, PAGE_HOOKED }
 
 struct page {
     uint8_t state;
-    uint8_t dirty;    /* written since the last clear_dirty() */
+    uint8_t dirty;    /* bit N: written since series N last began */
     uint8_t hooked;   /* the write hook of HOOKED is in place; it stays */
     uint8_t written;  /* waits in hart.written */
+    _Atomic uint8_t pending;  /* bit N: the snapshot of series N has not read this page */
     uint16_t flips;
     uint64_t table;   /* equal to hart.tlb_age: the TLB may hold what a page table on this page says */
 };
@@ -89,6 +93,27 @@ struct page {
 struct list {
     uint64_t *items;
     size_t count, room;
+};
+
+enum { SERIES_MAX = 8, DIRTY_DIGEST = 1 << 0, DIRTY_ALL = 0xff };
+
+/* A row of snapshots, with the one that is being read; see snapshot.c. */
+struct series {
+    bool open, begun, exact;
+    uint64_t ends;        /* counts snapshots that are over: whoever was taking from one stops */
+    uint64_t left;        /* pages to be taken */
+    uint64_t next;        /* no page before it is pending */
+    uint8_t *kept;        /* as large as RAM: copies of pages, each at its own place; NULL unless exact */
+    uint64_t *kept_bits;  /* which of them are there */
+    uint64_t kept_from;   /* word of `kept_bits` to look at first */
+    uint64_t copies;      /* how many */
+};
+
+/* Pages of a snapshot on their way out. */
+struct batch {
+    uint32_t *numbers, *zeros;  /* of pages that hold something, and of others */
+    uint8_t *content;
+    uint64_t count, zeros_count;
 };
 
 /* Which physical page the engine last made executable at a virtual page: what a translation was made from. */
@@ -117,7 +142,7 @@ struct fault {
 struct counters {
     uint64_t slices, traps, sbi_calls, time_reads, counter_reads, counter_misses, halts, fills, faults, faults_dropped,
         flushes, removals, code_to_writable, writable_to_code, mixed_pages, hooked_pages, mmio_reads, mmio_writes,
-        host_writes_to_code, translations, counter_hooks, pc_corrected, address_unknown;
+        host_writes_to_code, pages_kept, translations, counter_hooks, pc_corrected, address_unknown;
 };
 
 struct hart;
@@ -158,6 +183,8 @@ struct hart {
     bool *no_checks;           /* in the engine: it translates without checks for an exit after memory accesses */
     struct { bool on; uint64_t pc, page; } checked;  /* this block is the next to be translated, and with checks */
     bool removing;             /* the fill hook answers the removal window */
+    struct series series[SERIES_MAX];
+    pthread_mutex_t snapshots_lock;
     struct fetch_entry *fetched;
     struct fault fault;
     struct peek peek;
@@ -212,13 +239,31 @@ bool in_ram(const struct hart *, uint64_t address);
 void pages_flush_tlb(struct hart *);
 void pages_drop_all(struct hart *);
 void pages_drop_code(struct hart *, uint64_t index);
-void pages_wrote(struct hart *, uint64_t address, uint64_t length);
+void pages_host_writes(struct hart *, uint64_t address, uint64_t length);
 void pages_settle_writes(struct hart *);
+void pages_lose_write(struct hart *);
 void pages_clear_dirty(struct hart *);
 void pages_touch_table(struct hart *, uint64_t index);
 unsigned pages_derive(struct hart *, uint64_t index, enum access, unsigned allowed, const struct tables *from);
 unsigned pages_claim(struct hart *, uint64_t index, enum access, unsigned allowed);
 #define REMOVAL_WINDOW UINT64_C(0x5a5a000000000000)  /* no canonical address of any paging mode */
+
+/* snapshot.c */
+int series_open(struct hart *);
+void series_close(struct hart *, int n);
+bool snapshot_begin(struct hart *, int n, bool changed, bool exact);
+void snapshot_end(struct hart *, int n);
+void snapshot_take(struct hart *, int n, uint64_t ends, uint64_t max, struct batch *);
+uint64_t snapshot_zeros_max(uint64_t max);
+bool snapshot_look(struct hart *, int n, uint64_t index, uint8_t *content);
+void snapshot_keep(struct hart *, uint64_t index);
+void snapshot_keep_all(struct hart *);
+
+static inline void snapshot_before_write(struct hart *h, uint64_t index)
+{
+    if (atomic_load_explicit(&h->pages[index].pending, memory_order_acquire))
+        snapshot_keep(h, index);
+}
 
 /* fill.c */
 bool fill_on_miss(uc_engine *, uint64_t va, uc_mem_type, uc_tlb_entry *, void *hart);

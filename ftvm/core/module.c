@@ -6,27 +6,14 @@
  * callback is kept, the epoch ends at the next block entry, and run() raises it; further callbacks are not made until
  * then. The object lends its RAM through the buffer protocol; RAM is unmapped when the last view of it is gone.
  */
-#define PY_SSIZE_T_CLEAN
-#define _GNU_SOURCE
-#include <Python.h>
-#include <sys/mman.h>
+#include "module.h"
 
 #include "describe.h"
-#include "hart.h"
-
-typedef struct {
-    PyObject_HEAD
-    struct hart *hart;
-    PyObject *mmio_read, *mmio_write, *sbi;
-    PyObject *error_type, *error_value, *error_trace;
-    PyThreadState *thread;
-    bool running;
-} Core;
 
 #define SAVE_MAGIC UINT64_C(0x54524148564d5446) /* "FTVMHART" */
 #define SAVE_VERSION 1
 
-static struct hart *open_hart(Core *self)
+struct hart *core_open(Core *self)
 {
     if (!self->hart || !self->hart->uc) {
         PyErr_SetString(PyExc_ValueError, "this hart is closed");
@@ -36,13 +23,13 @@ static struct hart *open_hart(Core *self)
 }
 
 /* For what must not happen inside a callback. */
-static struct hart *resting_hart(Core *self)
+struct hart *core_resting(Core *self)
 {
     if (self->running) {
         PyErr_SetString(PyExc_RuntimeError, "not while the hart runs: only between epochs");
         return NULL;
     }
-    return open_hart(self);
+    return core_open(self);
 }
 
 /* Callbacks: entered with the lock released. */
@@ -237,7 +224,7 @@ static int Core_getbuffer(Core *self, Py_buffer *view, int flags)
 
 static PyObject *Core_run(Core *self, PyObject *const *args, Py_ssize_t count)
 {
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     if (!h)
         return NULL;
     if (count != 3) {
@@ -270,7 +257,7 @@ static PyObject *Core_run(Core *self, PyObject *const *args, Py_ssize_t count)
 
 static PyObject *Core_stop(Core *self, PyObject *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     if (!h)
         return NULL;
     hart_stop(h);
@@ -279,7 +266,7 @@ static PyObject *Core_stop(Core *self, PyObject *unused)
 
 static PyObject *Core_set_external(Core *self, PyObject *level)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     int truth = PyObject_IsTrue(level);
     if (!h || truth < 0)
         return NULL;
@@ -287,101 +274,17 @@ static PyObject *Core_set_external(Core *self, PyObject *level)
     Py_RETURN_NONE;
 }
 
-/* RAM. */
-
-static PyObject *Core_wrote(Core *self, PyObject *const *args, Py_ssize_t count)
-{
-    struct hart *h = open_hart(self);
-    if (!h)
-        return NULL;
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "wrote(address, length)");
-        return NULL;
-    }
-    uint64_t address = PyLong_AsUnsignedLongLong(args[0]);
-    uint64_t length = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(args[1]);
-    if (PyErr_Occurred())
-        return NULL;
-    if (!in_ram(h, address) || length > h->ram_size - (address - RAM_BASE)) {
-        PyErr_Format(PyExc_ValueError, "wrote(0x%llx, %llu) is outside RAM", address, length);
-        return NULL;
-    }
-    pages_wrote(h, address, length);
-    Py_RETURN_NONE;
-}
-
-static PyObject *Core_load_ram(Core *self, PyObject *args)
-{
-    unsigned long long offset;
-    Py_buffer data;
-    if (!PyArg_ParseTuple(args, "Ky*", &offset, &data))
-        return NULL;
-    struct hart *h = resting_hart(self);
-    if (h && (offset > h->ram_size || (uint64_t)data.len > h->ram_size - offset)) {
-        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %llu do not fit into RAM", data.len, offset);
-        h = NULL;
-    }
-    if (h) {
-        memcpy(h->ram + offset, data.buf, (size_t)data.len);
-        pages_wrote(h, RAM_BASE + offset, (uint64_t)data.len);
-    }
-    PyBuffer_Release(&data);
-    if (!h)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *Core_zero_ram(Core *self, PyObject *unused)
-{
-    struct hart *h = resting_hart(self);
-    if (!h)
-        return NULL;
-    if (madvise(h->ram, h->ram_size, MADV_DONTNEED) < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    pages_drop_all(h);
-    for (uint64_t i = 0; i < h->pages_count; i++)
-        h->pages[i].dirty = 1;
-    Py_RETURN_NONE;
-}
-
-static PyObject *Core_dirty(Core *self, PyObject *unused)
-{
-    struct hart *h = resting_hart(self);
-    if (!h)
-        return NULL;
-    PyObject *bitmap = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(h->pages_count / 8));
-    if (!bitmap)
-        return NULL;
-    uint8_t *bytes = (uint8_t *)PyBytes_AS_STRING(bitmap);
-    for (uint64_t i = 0; i < h->pages_count / 8; i++) {
-        uint8_t byte = 0;
-        for (int bit = 0; bit < 8; bit++)
-            byte |= (uint8_t)(h->pages[i * 8 + (uint64_t)bit].dirty << bit);
-        bytes[i] = byte;
-    }
-    return bitmap;
-}
-
-static PyObject *Core_clear_dirty(Core *self, PyObject *unused)
-{
-    struct hart *h = resting_hart(self);
-    if (!h)
-        return NULL;
-    pages_clear_dirty(h);
-    Py_RETURN_NONE;
-}
-
 /* State. */
 
 static PyObject *Core_digest(Core *self, PyObject *unused)
 {
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     return h ? PyLong_FromUnsignedLongLong(state_digest(h)) : NULL;
 }
 
 static PyObject *Core_save(Core *self, PyObject *unused)
 {
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     if (!h)
         return NULL;
     uint64_t words[2 + STATE_WORDS] = {SAVE_MAGIC, SAVE_VERSION};
@@ -404,7 +307,7 @@ static PyObject *Core_restore(Core *self, PyObject *args)
     const char *wrong = NULL;
     if (!PyArg_ParseTuple(args, "y*", &data))
         return NULL;
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     if (h && (size_t)data.len != (2 + state_count()) * 8)
         wrong = "the saved state of a hart has the wrong size";
     if (h && !wrong) {
@@ -428,7 +331,7 @@ static PyObject *Core_reset(Core *self, PyObject *args)
     unsigned long long pc, a0, a1;
     if (!PyArg_ParseTuple(args, "KKK", &pc, &a0, &a1))
         return NULL;
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     if (!h)
         return NULL;
     state_reset(h, pc, a0, a1);
@@ -445,7 +348,7 @@ static bool put(PyObject *dict, const char *name, uint64_t value)
 
 static PyObject *Core_registers(Core *self, PyObject *unused)
 {
-    struct hart *h = resting_hart(self);
+    struct hart *h = core_resting(self);
     PyObject *dict = h ? PyDict_New() : NULL;
     if (!dict)
         return NULL;
@@ -461,7 +364,7 @@ static PyObject *Core_registers(Core *self, PyObject *unused)
 
 static PyObject *Core_counters(Core *self, PyObject *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     PyObject *dict = h ? PyDict_New() : NULL;
     if (!dict)
         return NULL;
@@ -470,7 +373,7 @@ static PyObject *Core_counters(Core *self, PyObject *unused)
         && COUNTER(counter_misses) && COUNTER(counter_hooks) && COUNTER(halts) && COUNTER(fills) && COUNTER(faults)
         && COUNTER(faults_dropped) && COUNTER(address_unknown) && COUNTER(flushes) && COUNTER(removals)
         && COUNTER(code_to_writable) && COUNTER(writable_to_code) && COUNTER(mixed_pages) && COUNTER(hooked_pages)
-        && COUNTER(mmio_reads) && COUNTER(mmio_writes) && COUNTER(host_writes_to_code) && COUNTER(translations)
+        && COUNTER(mmio_reads) && COUNTER(mmio_writes) && COUNTER(host_writes_to_code) && COUNTER(pages_kept) && COUNTER(translations)
         && COUNTER(pc_corrected);
     if (!done)
         Py_CLEAR(dict);
@@ -479,19 +382,19 @@ static PyObject *Core_counters(Core *self, PyObject *unused)
 
 static PyObject *get_clock(Core *self, void *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     return h ? PyLong_FromUnsignedLongLong(h->clock) : NULL;
 }
 
 static PyObject *get_time(Core *self, void *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     return h ? PyLong_FromUnsignedLongLong(hart_time(h)) : NULL;
 }
 
 static PyObject *get_deadline(Core *self, void *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     if (!h)
         return NULL;
     if (h->timer == NEVER || h->timer <= hart_time(h))
@@ -501,7 +404,7 @@ static PyObject *get_deadline(Core *self, void *unused)
 
 static PyObject *get_error(Core *self, void *unused)
 {
-    struct hart *h = open_hart(self);
+    struct hart *h = core_open(self);
     return h ? PyUnicode_DecodeLatin1(h->error, (Py_ssize_t)strlen(h->error), NULL) : NULL;
 }
 
@@ -509,11 +412,6 @@ static PyMethodDef Core_methods[] = {
     {"run", (PyCFunction)(void (*)(void))Core_run, METH_FASTCALL, NULL},
     {"stop", (PyCFunction)Core_stop, METH_NOARGS, NULL},
     {"set_external", (PyCFunction)Core_set_external, METH_O, NULL},
-    {"wrote", (PyCFunction)(void (*)(void))Core_wrote, METH_FASTCALL, NULL},
-    {"load_ram", (PyCFunction)Core_load_ram, METH_VARARGS, NULL},
-    {"zero_ram", (PyCFunction)Core_zero_ram, METH_NOARGS, NULL},
-    {"dirty", (PyCFunction)Core_dirty, METH_NOARGS, NULL},
-    {"clear_dirty", (PyCFunction)Core_clear_dirty, METH_NOARGS, NULL},
     {"digest", (PyCFunction)Core_digest, METH_NOARGS, NULL},
     {"save", (PyCFunction)Core_save, METH_NOARGS, NULL},
     {"restore", (PyCFunction)Core_restore, METH_VARARGS, NULL},
@@ -552,12 +450,24 @@ static PyType_Spec Core_spec = {
     .slots = Core_slots,
 };
 
+static int add_ram_methods(PyTypeObject *type)
+{
+    for (PyMethodDef *method = core_ram_methods; method->ml_name; method++) {
+        PyObject *descriptor = PyDescr_NewMethod(type, method);
+        int failed = !descriptor || PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
+        Py_XDECREF(descriptor);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
 static int module_exec(PyObject *module)
 {
     PyObject *type = PyType_FromSpec(&Core_spec);
     if (!type)
         return -1;
-    int failed = PyModule_AddObjectRef(module, "Core", type);
+    int failed = add_ram_methods((PyTypeObject *)type) || PyModule_AddObjectRef(module, "Core", type);
     Py_DECREF(type);
     return failed || PyModule_AddIntConstant(module, "BYTES_PER_TICK", BYTES_PER_TICK)
         || PyModule_AddIntConstant(module, "BARREN_TRAPS_MAX", BARREN_TRAPS_MAX) || describe(module) ? -1 : 0;

@@ -22,8 +22,9 @@
  * TLB; a write fill of it, a write by the host or by the walker flushes, and it is a table no more. A page through whose
  * own tables it is written keeps its W until the next block entry.
  *
- * A page is dirty from its first write fill, its first write by the host or by the walker. After pages_clear_dirty()
- * no page has W in the TLB, whatever its state, so the set of dirty pages depends on the guest's stores alone.
+ * A page is dirty from its first write fill, its first write by the host or by the walker. After pages_lose_write()
+ * no page has W in the TLB, whatever its state, so the set of dirty pages depends on the guest's stores alone. Whoever
+ * marks a page dirty asks first whether a snapshot still needs what it held (snapshot.c).
  */
 #include "hart.h"
 
@@ -117,6 +118,12 @@ static void make_writable(struct hart *h, struct page *page, uint64_t index)
     h->count.code_to_writable++;
 }
 
+static void will_be_written(struct hart *h, uint64_t index)
+{
+    snapshot_before_write(h, index);
+    h->pages[index].dirty = DIRTY_ALL;
+}
+
 static void claim_for_write(struct hart *h, struct page *page, uint64_t index, unsigned allowed)
 {
     bool executable = allowed & ACCESS_EXEC;
@@ -134,7 +141,7 @@ static void claim_for_write(struct hart *h, struct page *page, uint64_t index, u
         make_writable(h, page, index);
     if (page->state == PAGE_NONE)
         page->state = PAGE_WRITABLE;
-    page->dirty = 1;
+    will_be_written(h, index);
 }
 
 static void claim_for_execution(struct hart *h, struct page *page)
@@ -171,11 +178,11 @@ unsigned pages_claim(struct hart *h, uint64_t index, enum access access, unsigne
     }
 }
 
-/* The walker wrote an entry of the page table on this page. */
+/* The walker is about to write an entry of the page table on this page. */
 void pages_touch_table(struct hart *h, uint64_t index)
 {
     struct page *page = &h->pages[index];
-    page->dirty = 1;
+    will_be_written(h, index);
     if (has_code(page))
         pages_drop_code(h, index);
     if (has_code(page) || is_table(h, page))
@@ -220,17 +227,17 @@ unsigned pages_derive(struct hart *h, uint64_t index, enum access access, unsign
 }
 
 /*
- * The host wrote RAM. Translations are removed at the next block entry when the engine runs: until then the block that
- * is running goes on, as it would on a hart without fence.i.
+ * The host is about to write RAM. Translations are removed at the next block entry when the engine runs: until then the
+ * block that is running goes on, as it would on a hart without fence.i.
  */
-void pages_wrote(struct hart *h, uint64_t address, uint64_t length)
+void pages_host_writes(struct hart *h, uint64_t address, uint64_t length)
 {
     if (!length || !in_ram(h, address))
         return;
     uint64_t last = (address - RAM_BASE + length - 1) >> PAGE_BITS;
     for (uint64_t i = (address - RAM_BASE) >> PAGE_BITS; i <= last && i < h->pages_count; i++) {
         struct page *page = &h->pages[i];
-        page->dirty = 1;
+        will_be_written(h, i);
         if (!has_code(page) && !is_table(h, page))
             continue;
         h->count.host_writes_to_code += has_code(page) && !page->written;
@@ -257,12 +264,17 @@ void pages_settle_writes(struct hart *h)
     pages_flush_tlb(h);
 }
 
+/* Every page's next write comes back to the fill hook. */
+void pages_lose_write(struct hart *h)
+{
+    for (uint64_t i = 0; i < h->pages_count; i++)
+        lose_write(&h->pages[i]);
+    pages_flush_tlb(h);
+}
+
 void pages_clear_dirty(struct hart *h)
 {
-    for (uint64_t i = 0; i < h->pages_count; i++) {
-        struct page *page = &h->pages[i];
-        page->dirty = 0;
-        lose_write(page);
-    }
-    pages_flush_tlb(h);
+    for (uint64_t i = 0; i < h->pages_count; i++)
+        h->pages[i].dirty &= (uint8_t)~DIRTY_DIGEST;
+    pages_lose_write(h);
 }

@@ -53,8 +53,8 @@ static void mark_used(struct hart *h, uint64_t *pte, enum access access)
     uint64_t marked = *pte | PTE_A | (access == ACCESS_WRITE ? PTE_D : 0);
     if (marked == *pte)
         return;
-    *pte = marked;
     pages_touch_table(h, (uint64_t)((uint8_t *)pte - h->ram) >> PAGE_BITS);
+    *pte = marked;
 }
 
 static int use_leaf(struct hart *h, const struct view *view, uint64_t va, enum access access, bool update, int level,

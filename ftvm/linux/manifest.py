@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`versions.txt`: what was fetched, in which versions, with which sums. Written last: without it nothing is complete.
 
-    PACKAGE <tab> VERSION        each package, as the mirror had it
-    SHA-256 <two spaces> FILE    each file that a machine file may name; `sha256sum -c` reads these lines too
-    # wanted: {...}              what was asked for, so that asking again for the same is answered at once
+PACKAGE <tab> VERSION        each package, as the mirror had it
+SHA-256 <two spaces> FILE    each file that a machine file may name; `sha256sum -c` reads these lines too
+# wanted: {...}              what was asked for, so that asking again for the same is answered at once
 """
 
 from __future__ import annotations

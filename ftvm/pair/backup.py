@@ -4,7 +4,7 @@
     state      message            then
     DIALING    CONNECTED          HELLO, every so often until answered
     ASKING     WELCOME            TAKING;  REFUSE: DIALING, asked again later; OVER when it is final
-    TAKING     STATE_*            disks are written, sections kept;  STATE_END: RESTORING
+    TAKING     STATE_*            disks and RAM are written, sections kept;  STATE_END: RESTORING
     RESTORING  (execution half)   the machine becomes the snapshot, the disks are synced: FOLLOWING
     FOLLOWING  ENTRY              acknowledged at once, executed later; the PROTECTED mark: IN_SYNC
     IN_SYNC    ENTRY              the same; only from here may this side ask for the next term
@@ -226,7 +226,7 @@ class Backup:
 
     def _restore(self, sections: Sections) -> None:
         try:
-            self._machine.restore(sections)
+            self._machine.restore_state(sections)
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             with self.lock:
                 self._sections = None
@@ -340,7 +340,7 @@ class Backup:
     def _state(self, frame: Frame) -> None:
         if frame.kind is FrameKind.STATE_BEGIN:
             self.before_overwriting()
-            self._sink = StateSink(StateBegin.decode(frame.body), self._disks)
+            self._sink = StateSink(StateBegin.decode(frame.body), self._disks, self._machine)
             self._emit(FrameKind.STATE_CREDIT, self._sink.first_credit().encode())
         elif self._sink is None:
             raise ChannelError("a piece of a checkpoint came before its beginning")

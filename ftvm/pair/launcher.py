@@ -33,6 +33,7 @@ from ftvm.pair import side_log
 from ftvm.pair.cold_start import arbiter_of, first_primary
 from ftvm.pair.side import ExitCode
 from ftvm.pair.side_log import Tail
+from ftvm.pair.spare import COMMAND, Spare
 from ftvm.process import Process
 from ftvm.say import Say
 from ftvm.state_dir import SIDES, StateDir, read_json
@@ -40,6 +41,7 @@ from ftvm.world.network.check import check_networks
 from ftvm.world.network.passt import PasstKeeper
 
 TURN_S = 0.01
+SPARE_AFTER_S = 1.0  # a process that is being loaded takes processor time from one that joins
 GRACE_S = 5.0
 RESPAWN_MIN_S = 0.2
 RESPAWN_MAX_S = 10.0
@@ -102,11 +104,19 @@ class Launcher:
         self._tails = {side: Tail(self.state.side(side)) for side in SIDES}
         self._warned = ""
         self._passt = PasstKeeper(config, state.path, say.warning)
+        self._spare = Spare(state.path)
+        self._spare_at = 0.0
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Until the guest has ended or both sides are gone; returns the command's exit code."""
+        try:
+            return self._run()
+        finally:
+            self._spare.close()
+
+    def _run(self) -> int:
         self._adopt()
         self._services = self._open()
         if not self._sides:
@@ -128,6 +138,7 @@ class Launcher:
             else:
                 self._passt.tick()
                 self._replace()
+                self._keep_spare()
                 self._end_orphans()
             time.sleep(TURN_S)
 
@@ -282,24 +293,25 @@ class Launcher:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def _spawn(self, member: str, join: str | None) -> None:
-        command = [sys.executable, "-P", "-m", "ftvm.pair.main", "--state-dir", str(self.state.path)]
-        command += ["--member", member]
+        arguments = ["--state-dir", str(self.state.path), "--member", member]
+        arguments += ["--join", join] if join is not None else []
+        arguments += ["--record", str(self._record)] if self._record is not None else []
+        arguments += ["--unprotected"] if self._unprotected else []
+        arguments += ["--log-json"] if self._log_json else []
         descriptors = [sock.fileno() for sock in self._services]
-        command += ["--services", ",".join(map(str, descriptors))]
-        command += ["--join", join] if join is not None else []
-        command += ["--record", str(self._record)] if self._record is not None else []
-        command += ["--unprotected"] if self._unprotected else []
-        command += ["--log-json"] if self._log_json else []
         with (self.state.side(member) / side_log.NAME).open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=descriptors,
-                start_new_session=True,
-                cwd=os.path.sep,
-            )
+            child = self._spare.take(arguments, descriptors, log)
+            if child is None:
+                child = subprocess.Popen(
+                    [*COMMAND, *arguments, "--services", ",".join(map(str, descriptors))],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                    cwd=os.path.sep,
+                )
+        self._spare_at = time.monotonic() + SPARE_AFTER_S
         process = Process.find(child.pid)
         assert process is not None, "a child that was not waited for has a pid"
         self._sides[member] = SideProcess(member, process, self._term, child, time.monotonic())
@@ -309,6 +321,12 @@ class Launcher:
             if lines := tail.read():
                 sys.stderr.buffer.write(lines)
                 sys.stderr.flush()
+
+    def _keep_spare(self) -> None:
+        """Once the pair is whole, and nobody is in a hurry, load the process of the next joiner."""
+        if time.monotonic() >= self._spare_at and len(self._sides) == len(SIDES):
+            self._spare.start()
+            self._spare_at = time.monotonic() + SPARE_AFTER_S
 
     # -- arbiter ------------------------------------------------------------------------------------------------
 

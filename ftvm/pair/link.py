@@ -3,8 +3,8 @@
 
     state      entries            outputs          a lost backup means
     ABSENT     -                  leave at once    -
-    PRECOPY    not sent           leave at once    ABSENT: disks are being copied, the guest runs on
-    TAIL       kept, sent behind  leave at once    ABSENT: the snapshot is on its way
+    PRECOPY    not sent           leave at once    ABSENT: disks and RAM are being copied, the guest runs on
+    TAIL       kept, sent behind  leave at once    ABSENT: the rest of the snapshot is on its way
     FOLLOWING  sent               leave at once    ABSENT: the backup catches up
     PROTECTED  sent               output rule      LOST
     LOST       none               held             (the arbiter must grant the next term: `alone`)
@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 
 from ftvm.gate import Gate
 from ftvm.machine import Machine
 from ftvm.pair.identity import Identity, Timing
-from ftvm.pair.transfer import StateSource, TransferDisk
+from ftvm.pair.ram_feed import Feed
+from ftvm.pair.transfer import PageFeed, StateSource, TransferDisk
 from logging_channel.digest_match import DigestMatch, Mismatch
 from logging_channel.endpoint import Sent
 from logging_channel.errors import ChannelError
@@ -48,15 +50,19 @@ from logging_channel.window import UNHURRIED, Limits
 from replay.entry import Entry, EpochResult, encode_entry
 
 CAUGHT_UP_MS = 20.0
-CATCHING_UP = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf)  # the guest is slowed, never stopped
-HURRY_AFTER_S = 1.0  # a joiner that has not caught up by then has less of a processor than the guest: longer pauses
-HURRIED = Limits(lag_soft_ms=CAUGHT_UP_MS, lag_max_ms=math.inf, pause_max_ms=250.0)
+CATCHING_UP = replace(UNHURRIED, lag_soft_ms=CAUGHT_UP_MS, pause_share=0.25)  # the guest is slowed, never stopped
+HURRIED = {  # longer pauses for a joiner that has less of a processor than the guest, after so many seconds
+    2.0: replace(CATCHING_UP, pause_share=1.0),
+    4.0: replace(CATCHING_UP, pause_share=math.inf, pause_max_ms=250.0),
+}
 IN_STEP = Limits(lag_soft_ms=16.0)  # two epochs of a computing guest
 JOINER_TIMEOUT_MS = 5000.0
 HOLD_S = 0.05
 SLOWED_S = 0.001  # how soon a guest that is slowed is looked at again
 HELD_MAX_S = 2.0
 CHUNKS_AT_ONCE = 16
+PUMP_S = 0.001  # for sending pieces between two epochs
+COPIES_PAUSE_S = 0.05  # before an entry, when copies of pages fill their memory
 _STATE_KINDS = {
     StateBegin: FrameKind.STATE_BEGIN,
     StateChunk: FrameKind.STATE_CHUNK,
@@ -89,6 +95,7 @@ class BackupLink:
         timing: Timing,
         clock: Callable[[], float],
         limits: Limits | None = None,
+        feed: Callable[[], PageFeed] = Feed,
     ) -> None:
         self.identity = identity
         self.term = term
@@ -98,9 +105,10 @@ class BackupLink:
         self.diverged = ""  # how this side or the backup has seen that the two differ; for an alarm
         self.acknowledged = 0  # last entry that the backup, also one that was lost meanwhile, has acknowledged
         self.recorded = 0  # last entry in this side's recording, told to the backup
-        self.pause_s = 0.0  # how long the last snapshot held the guest
+        self.pause_s = 0.0  # how long the latest joiner's snapshot held the guest, or a round before it, if longer
         self.lag_ms = 0.0
         self.sent_bytes = 0  # of entries, ever
+        self.more_to_send = False  # to a joiner: `tick` again soon
         self.sender: Sender | None = None
         self.on_change: Callable[[str], None] = lambda text: None
         self.before_snapshot: Callable[[], None] = lambda: None
@@ -112,7 +120,9 @@ class BackupLink:
         self._timing = timing
         self._clock = clock
         self._limits = limits or IN_STEP
-        self._hurry_at = math.inf
+        self._feed = feed
+        self._following_since = math.inf
+        self._slow_until: float | None = None  # the guest's pause for copies that wait
         self._peer = b""
         self._source: StateSource | None = None
         self._untaken: StateBegin | StateChunk | StateEnd | None = None
@@ -133,10 +143,21 @@ class BackupLink:
         self._held_since = None
         if self.sender is None:
             return 0.0
-        if self.state is LinkState.FOLLOWING and now >= self._hurry_at:
-            self.sender.window.limits = HURRIED
+        if self.state is LinkState.FOLLOWING:
+            for seconds, limits in HURRIED.items():
+                if now >= self._following_since + seconds:
+                    self.sender.window.limits = limits
         self.lag_ms = self.sender.window.lag_ms(now)
-        return min(HOLD_S, self.sender.delay(now))
+        return min(HOLD_S, max(self.sender.delay(now), self._copies_delay(now)))
+
+    def _copies_delay(self, now: float) -> float:
+        """A guest that writes to more pages than can be sent meanwhile is slowed, so that its copies stay few."""
+        if self.state is not LinkState.TAIL or self._source is None or not self._source.copies_wait:
+            self._slow_until = None
+            return 0.0
+        if self._slow_until is None:
+            self._slow_until = now + COPIES_PAUSE_S
+        return max(0.0, self._slow_until - now)
 
     def _slow(self, now: float) -> float:
         """The guest waits for the joiner, which has to go when it does not come on."""
@@ -152,16 +173,23 @@ class BackupLink:
     def boundary(self) -> None:
         """The machine is between two epochs: take the snapshot when precopy has done what it can."""
         source = self._source
-        if self.state is LinkState.PRECOPY and source is not None and source.ready_for_snapshot():
-            self.before_snapshot()  # what came before it, a joiner cannot add to a recording
-            begin = self._clock()
-            source.snapshot(self._machine.save)
-            self.pause_s = self._clock() - begin
-            self.sender = Sender(self._machine.sequence, UNHURRIED)
-            self.state = LinkState.TAIL
+        if self.state is not LinkState.PRECOPY or source is None:
+            return
+        begin = self._clock()
+        try:
+            if source.ready_for_snapshot():
+                self.before_snapshot()  # what came before it, a joiner cannot add to a recording
+                begin = self._clock()
+                source.snapshot()
+                self.sender = Sender(self._machine.sequence, UNHURRIED)
+                self.state = LinkState.TAIL
+        except MemoryError as error:
+            self.lose(f"this side has no memory for a snapshot: {error}", begin)
+        self.pause_s = max(self.pause_s, self._clock() - begin)
 
     def announce(self, entry: Entry, released: int, now: float) -> None:
         """The entry is about to be run: the backup gets it first."""
+        self._slow_until = None
         if self.sender is None:
             return
         body = entry_body(released, encode_entry(entry))
@@ -229,6 +257,8 @@ class BackupLink:
             return
         self._pump_state(now)
         self._send_entries(now)
+        if self._detector is None:  # lost meanwhile
+            return
         if self._detector.due(now):
             self._heartbeat(now)
         if (why := self._detector.suspect(now)) is not None:
@@ -243,7 +273,7 @@ class BackupLink:
         was_protected = self.state is LinkState.PROTECTED
         if self._source is not None:
             self._source.close()
-        self._source, self._detector = None, None
+        self._source, self._detector, self.more_to_send = None, None, False
         if self.sender is not None:
             self.acknowledged = self.sender.received
             self.sender.end()
@@ -264,6 +294,25 @@ class BackupLink:
         """Tell the backup that this side leaves on purpose."""
         if self._peer:
             self._emit(FrameKind.GOODBYE, Goodbye(int(code), text).encode())
+
+    def progress(self) -> dict[str, object] | None:
+        """How far a joiner is, for the status; None without one."""
+        if self.state in (LinkState.ABSENT, LinkState.PROTECTED, LinkState.LOST):
+            return None
+        source = self._source
+        return {
+            "member": self.member,
+            "state": self.state.value,
+            "round": source.round if source is not None else None,
+            "sent_bytes": source.sent_bytes if source is not None else None,
+            "pages_left": source.pages_left if source is not None else None,
+        }
+
+    def close(self) -> None:
+        """Whoever owns this ends: read RAM and disks no longer."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def everything_executed(self) -> bool:
         """Whether the backup has executed all that was announced; true without one."""
@@ -297,7 +346,8 @@ class BackupLink:
         self.admission.session = Session(self.identity.pair, self.term, session)
         self._match = DigestMatch()
         self._detector = FailureDetector(JOINER_TIMEOUT_MS, self._timing.heartbeat_ms, now)
-        self._source = StateSource(self._disks)
+        self._source = StateSource(self._disks, self._machine, self._feed())
+        self.pause_s = 0.0
         self._held_since, self._told_slow = None, False
         self.state = LinkState.PRECOPY
         welcome = Welcome(session, self.term, self._executed + 1, True)
@@ -343,23 +393,39 @@ class BackupLink:
         source = self._source
         if source is None:
             return
-        snapshot = self.sender.received if self.sender is not None else 0
-        for _ in range(CHUNKS_AT_ONCE):
-            message = self._untaken or source.next()
-            if message is None:
-                break
-            sent = self._emit(_STATE_KINDS[type(message)], message.encode(), snapshot)
-            self._untaken = message if sent is Sent.FULL else None
-            if sent is not Sent.TAKEN:
+        try:
+            if not self._send_pieces(source):
                 return
-        if source.finished and self._untaken is None and self.sender is not None:
-            self._source = None
+        except ChannelError as error:
+            self.lose(str(error), now)
+            return
+        if source.finished and self.sender is not None:
+            source.close()
+            self._source, self.more_to_send = None, False
             self.sender.attach(self.sender.received)
             self.sender.window.limits = CATCHING_UP
-            self._hurry_at = now + HURRY_AFTER_S
+            self._following_since = now
             self.state = LinkState.FOLLOWING
             self._detector = FailureDetector(max(self._timing.timeout_ms, 1000.0), self._timing.heartbeat_ms, now)
             self._send_entries(now)
+
+    def _send_pieces(self, source: StateSource) -> bool:
+        """Send what is ready, for a while: the guest waits meanwhile. False when the transport takes no more."""
+        snapshot = self.sender.received if self.sender is not None else 0
+        end = self._clock() + PUMP_S
+        self.more_to_send = False
+        for _ in range(CHUNKS_AT_ONCE):
+            message = self._untaken or source.next()
+            if message is None:
+                return True
+            sent = self._emit(_STATE_KINDS[type(message)], message.encode(), snapshot)
+            self._untaken = message if sent is Sent.FULL else None
+            if sent is not Sent.TAKEN:
+                return False
+            if self._clock() > end:
+                break
+        self.more_to_send = True
+        return True
 
     def _send_entries(self, now: float) -> None:
         sender = self.sender
@@ -374,9 +440,7 @@ class BackupLink:
     def _heartbeat(self, now: float) -> None:
         """By the clock, also among entries: it alone says what is recorded, and how much the backup must keep."""
         assert self._detector is not None
-        beat = Heartbeat(
-            self._executed, self._machine.clock, self.recorded, self._gate.released(self._executed), False
-        )
+        beat = Heartbeat(self._executed, self._machine.clock, self.recorded, self._gate.released(self._executed), False)
         self._emit(FrameKind.HEARTBEAT, beat.encode())
         self._detector.sent(now)
 

@@ -8,6 +8,7 @@ import argparse
 import gc
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftvm.arbiter.arbiter import ArbiterError
@@ -15,6 +16,7 @@ from ftvm.config import load
 from ftvm.config_error import ConfigError
 from ftvm.disk.errors import DiskRefused
 from ftvm.image import ImageError
+from ftvm.pair import spare
 from ftvm.pair.services import inherit
 from ftvm.pair.side import ExitCode, Options, Side
 from ftvm.say import Say
@@ -44,22 +46,27 @@ def run_side(state: StateDir, options: Options, say: Say) -> int:
         return int(ExitCode.FAILED)
 
 
-def main(arguments: list[str]) -> int:
-    """Parse what the launcher passes, and run."""
+def main(arguments: list[str], services: Sequence[int] = ()) -> int:
+    """Parse what the launcher passes, and run. `services`: descriptors that came another way than by inheritance."""
     parser = argparse.ArgumentParser(prog="python -m ftvm.pair.main")
     parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--member", required=True)
+    parser.add_argument("--spare", type=int, metavar="FD")
+    parser.add_argument("--member")
     parser.add_argument("--join")
     parser.add_argument("--services", default="")
     parser.add_argument("--record", type=Path)
     parser.add_argument("--unprotected", action="store_true")
     parser.add_argument("--log-json", action="store_true")
     given = parser.parse_args(arguments)
+    if given.spare is not None:
+        return spare.wait(given.spare, main)
+    if given.member is None:
+        parser.error("--member is missing")
     state = StateDir(given.state_dir)
     options = Options(
         member=given.member,
         join=given.join,
-        services=inherit([int(fd) for fd in given.services.split(",") if fd]),
+        services=inherit(services or [int(fd) for fd in given.services.split(",") if fd]),
         record=given.record,
         open_at_once=given.unprotected,
     )

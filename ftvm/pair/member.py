@@ -28,7 +28,8 @@ from ftvm.machine import Machine
 from ftvm.pair.backup import NEWS_WAITS_S, Backup, BackupState
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import BackupLink, LinkState
-from ftvm.pair.transfer import TransferDisk
+from ftvm.pair.ram_feed import Feed
+from ftvm.pair.transfer import PageFeed, TransferDisk
 from ftvm.recording import NOTHING_LACKS
 from ftvm.world.world import World
 from logging_channel.endpoint import Endpoint, Link, Sent
@@ -110,6 +111,7 @@ class Parts:
     ledger: Ledger = field(default_factory=NoLedger)
     open_recording: Callable[[], Recording] | None = None
     limits: Limits | None = None
+    feed: Callable[[], PageFeed] = Feed  # of RAM, for a joiner
     say: Callable[[str], None] = lambda text: None
     alarm: Callable[[str], None] = lambda text: None  # to be kept until an operator has seen it
     open_at_once: bool = True  # open the services before a backup is in sync
@@ -227,7 +229,7 @@ class Member:
             self._open()
         if self.live.end is not None:
             return self._finish(now)
-        return min(wait, self.parts.timing.heartbeat_ms / 2e3)
+        return 0.0 if self.link.more_to_send else min(wait, self.parts.timing.heartbeat_ms / 2e3)
 
     def _tell_divergence(self, link: BackupLink) -> None:
         """Whatever the arbiter will say, and whether or not the backup was in sync: the operator must know."""
@@ -447,6 +449,7 @@ class Member:
             parts.timing,
             parts.clock,
             parts.limits,
+            parts.feed,
         )
         self.link.on_change = parts.say
         self.live.link = self.link

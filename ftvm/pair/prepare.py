@@ -11,9 +11,7 @@ from ftvm.config_text import to_toml
 from ftvm.state_dir import StateDir, default_path
 
 
-def prepare(
-    config: MachineConfig, state_dir: Path | None, foreground: bool = False
-) -> tuple[StateDir, MachineConfig]:
+def prepare(config: MachineConfig, state_dir: Path | None, foreground: bool = False) -> tuple[StateDir, MachineConfig]:
     """The state directory, and the configuration as kept there; ConfigError when the pair in it is another one.
 
     A side that runs in the `foreground` may have its console on the terminal.

@@ -35,6 +35,7 @@ from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
 from ftvm.pair.member import Member, Parts, Role
 from ftvm.pair.post_mortem import keep_diverged
+from ftvm.pair.ram_feed import FeedThread
 from ftvm.pair.scheduling import ask_for_short_slices
 from ftvm.pair.services import ServiceError, addresses, open_services
 from ftvm.pair.side_log import turn_over
@@ -102,6 +103,7 @@ class Side:
         self._stopping = self._closing = False
         self._receiver: threading.Thread | None = None
         self._listen_trouble = ""
+        self._told: tuple[Role, bool] | None = None
         self._image = load_image(config)
         self._disks = SideDisks(config, state, options.member)
         self._disks.watch(self._poller, lambda: None)
@@ -140,6 +142,7 @@ class Side:
             say=self._say.info,
             alarm=lambda text: Alarms(self._state.path).sound(self.options.member, text),
             open_at_once=self.options.open_at_once,
+            feed=lambda: FeedThread(self._poller.wake),
         )
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -229,10 +232,16 @@ class Side:
                 self._stop_in_order()
             if self._recording is not None and not member.over:
                 self._recording.tick(now)
-            if self._status.due(time.monotonic()):
+            if self._status.due(time.monotonic()) or self._changed():
                 self._housekeep()
             poller.wait(0.0 if wait <= 0 else wait)
         self._housekeep()
+
+    def _changed(self) -> bool:
+        """Whether a launcher waits for what the status is to say: who is live, and where a joiner finds it."""
+        member = self.member
+        told, self._told = self._told, (member.role, member.listener is not None)
+        return told != self._told
 
     def _stop_in_order(self) -> None:
         self._stopping = False
@@ -290,6 +299,7 @@ class Side:
                 "channel": member.listener.address if member.listener is not None else None,
                 "services": [] if self._late else addresses(self._config, self._state, self._services),
                 "pause_ms": round(link.pause_s * 1e3, 3),
+                "joining": link.progress(),
                 "log_bytes": link.sent_bytes,
                 "commit_delay_us": member.gate.delays.report() if link.in_sync else None,
                 "durable_delay_us": member.gate.durable_delays.report() if link.in_sync else None,
@@ -391,6 +401,8 @@ class Side:
         self._closing = True
         if self._receiver is not None:
             self._receiver.join(RECEIVER_S)  # two threads must not be in one socket
+        if member.link is not None:
+            member.link.close()
         if self._recording is not None:
             if member.superseded:
                 self._recording.abandon()

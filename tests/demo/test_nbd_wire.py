@@ -132,5 +132,5 @@ def test_noise_is_never_taken_for_a_reply(chunks: list[bytes]) -> None:
 
 def test_request_carries_the_length_of_its_data() -> None:
     encoded = Request(Command.WRITE, offset=4096, data=b"abc", flags=1).encode(7)
-    assert encoded.hex() == "25609513" "0001" "0001" "0000000000000007" "0000000000001000" "00000003" + b"abc".hex()
+    assert encoded.hex() == "25609513000100010000000000000007000000000000100000000003" + b"abc".hex()
     assert Request(Command.READ, 0, 512).encode(1)[-4:] == (512).to_bytes(4, "big")

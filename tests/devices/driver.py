@@ -50,14 +50,14 @@ class Host:
     def __init__(self, ram_size: int = 1 << 20) -> None:
         self.ram = bytearray(ram_size)
         self.dma: list[tuple[int, int]] = []
-        self.memory = CheckedMemory(memoryview(self.ram), BASE, self._wrote)
+        self.memory = CheckedMemory(memoryview(self.ram), BASE, self._writes)
         self.level = False
         self.raised = 0
         self.outputs: list[Output] = []
         self.violations: list[str] = []
         self._top = BASE
 
-    def _wrote(self, address: int, length: int) -> None:
+    def _writes(self, address: int, length: int) -> None:
         self.dma.append((address, length))
 
     def line(self, level: bool) -> None:

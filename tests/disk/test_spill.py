@@ -91,9 +91,7 @@ def test_a_record_cut_short_was_never_acknowledged(stuck: DiskImage, tmp_path: P
     assert seen == {0, 1, 2, 3}
 
 
-def test_after_a_reboot_only_order_counts(
-    stuck: DiskImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_reboot_only_order_counts(stuck: DiskImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file was never synced: one of another boot is ignored, since it may lack what came before it."""
     stuck.write(4096, b"late")
     image = killed(stuck, tmp_path / "dead")
@@ -115,9 +113,7 @@ def test_records_of_an_earlier_generation_end_the_list(tmp_path: Path) -> None:
     assert done == [Operation("write", 9, 1, b"n")]
 
 
-def test_a_full_file_makes_its_owner_wait_for_the_queue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_file_makes_its_owner_wait_for_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file stays bounded under an endless load of writes and flushes."""
     monkeypatch.setattr(spill, "BYTES_MAX", 64 << 10)
     disk = DiskImage(tmp_path / "disk.img", SIZE)

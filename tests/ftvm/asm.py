@@ -205,9 +205,7 @@ class Asm:
         """Address of a label, within 2 GiB (auipc and addi)."""
         register = _register(rd)
         self._relative(label, lambda d: (d + 2048 >> 12 & 0xFFFFF) << 12 | register << 7 | 0x17)
-        self._relative(
-            label, lambda d: i_type(0x13, 0, register, register, (d + 4 + 2048) % 4096 - 2048)
-        )
+        self._relative(label, lambda d: i_type(0x13, 0, register, register, (d + 4 + 2048) % 4096 - 2048))
 
     def csrr(self, rd: str, csr: str | int) -> None:
         self.csrrs(rd, csr, "zero")

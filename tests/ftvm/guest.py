@@ -65,9 +65,7 @@ class Guest:
     def words(self, address: int, count: int) -> list[int]:
         """64-bit words of RAM."""
         offset = address - RAM_BASE
-        return [
-            int.from_bytes(self.hart.ram[offset + 8 * i : offset + 8 * i + 8], "little") for i in range(count)
-        ]
+        return [int.from_bytes(self.hart.ram[offset + 8 * i : offset + 8 * i + 8], "little") for i in range(count)]
 
 
 def shutdown(code: Asm) -> None:

@@ -273,7 +273,6 @@ def test_the_clock_is_exact_around_counter_reads() -> None:
     assert clocks == [4 + 400 + 4 + 1, 4 + 400 + 4 + 1]
 
 
-
 def test_a_read_on_a_page_that_was_loaded_from_before_it_ran_is_caught() -> None:
     """A fill for a load allows execution too: the page noted for this address must not stay another space's."""
     guest = Guest()

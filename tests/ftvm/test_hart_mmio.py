@@ -80,7 +80,7 @@ def test_a_read_with_side_effects_happens_once(action: str) -> None:
         if action in ("lower line", "everything"):
             hart.set_external(False)
         if action in ("write code", "everything"):
-            hart.wrote(RAM_BASE, 4096)
+            hart.writes(RAM_BASE, 4096)
         return number
 
     guest.on_read = claim

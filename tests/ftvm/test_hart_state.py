@@ -182,8 +182,8 @@ def busy_guest() -> Guest:
         elif value % 3 == 0:
             guest.hart.set_external(True)
         if value % 5 == 0:  # DMA into code and data
+            guest.hart.writes(RAM_BASE + 0x4_0F00, 8)
             guest.hart.ram[0x4_0F00:0x4_0F08] = value.to_bytes(8, "little")
-            guest.hart.wrote(RAM_BASE + 0x4_0F00, 8)
 
     guest.on_write = write
     guest.on_read = lambda address, size: guest.hart.clock & 0xFFFF
@@ -245,11 +245,13 @@ def test_two_runs_agree(seed: int) -> None:
 def disturb(guest: Guest, chance: random.Random) -> None:
     """Things that a replica may do between epochs and the other not, and that must not show."""
     if chance.random() < 0.3:
-        guest.hart.wrote(RAM_BASE + 4096 * chance.randrange(1024), 4096)
+        guest.hart.writes(RAM_BASE + 4096 * chance.randrange(1024), 4096)
     if chance.random() < 0.2:
         guest.hart.digest()
     if chance.random() < 0.2:
         guest.hart.clear_dirty()
+    if chance.random() < 0.2:
+        guest.hart.snapshots().begin().take(chance.randrange(1, 300))
     if chance.random() < 0.2:
         guest.hart.save()
 
@@ -302,9 +304,7 @@ def test_another_process_goes_on_alike(seed: int) -> None:
     job = {"seed": seed, "done": done, "ram": bytes(guest.hart.ram).hex(), "state": guest.hart.save().hex()}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", CONTINUE]
-    result = subprocess.run(
-        command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=True
-    )
+    result = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, env=environment, check=True)
     assert json.loads(result.stdout) == run_whole(seed)[done:], replay_hint(seed)
 
 

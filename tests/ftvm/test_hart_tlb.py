@@ -135,8 +135,8 @@ def test_what_a_device_writes_into_a_table_is_seen_from_the_next_block_on() -> N
 
     def device(address: int, size: int, value: int) -> None:
         offset = paged.entry - RAM_BASE
+        guest.hart.writes(paged.entry, 8)
         guest.hart.ram[offset : offset + 8] = entry(OTHER).to_bytes(8, "little")
-        guest.hart.wrote(paged.entry, 8)
 
     guest.on_write = device
     code = paged.code

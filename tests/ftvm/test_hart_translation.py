@@ -310,8 +310,8 @@ def test_the_host_writes_over_code_from_a_device_access() -> None:
 
     def dma(address: int, size: int, value: int) -> None:
         start = P - RAM_BASE
+        guest.hart.writes(P, 8)
         guest.hart.ram[start : start + 8] = function(value - 1)
-        guest.hart.wrote(P, 8)
 
     guest.on_write = dma
     guest.finish()
@@ -363,7 +363,7 @@ def test_dirty_pages_are_those_written_by_guest_walker_and_host() -> None:
     assert bits(guest.hart.dirty()) == set()
     guest.run(1000)
     assert bits(guest.hart.dirty()) == {(P - RAM_BASE) >> 12}
-    guest.hart.wrote(DATA, 4097)
+    guest.hart.writes(DATA, 4097)
     page = (DATA - RAM_BASE) >> 12
     assert bits(guest.hart.dirty()) == {(P - RAM_BASE) >> 12, page, page + 1}
     assert guest.run(100) == StopReason.LIMIT

@@ -99,8 +99,6 @@ def test_guidance_keeps_what_reaches_new_lines(tmp_path: Path) -> None:
     assert report.corpus > len(TARGETS["request"].samples())
 
 
-
-
 def test_no_guest_hurts_the_host() -> None:
     """Generated guests on the whole machine, each run twice: no crash, no hang, no growth, and no difference."""
     command = [sys.executable, "-m", "tests.fuzz", "hostile-guest", "--seed", "1", "--cases", str(GUESTS)]

@@ -19,6 +19,7 @@ from logging_channel.frame import HEADER_SIZE, Frame, FrameKind, checksum, decod
 from replay.entry import Entry, decode_entry, encode_entry
 from replay.errors import LogError
 from tests.fuzz.engine import Target
+from tests.pair.toy_ram import FakeMachine
 
 # -- frames and messages ------------------------------------------------------------------------------------------
 
@@ -133,7 +134,10 @@ def transfer_samples() -> list[bytes]:
     """Cases are [total, manifest, [[name, offset, data], ...], whether the end is right]."""
     disk = ScratchDisk(1 << 18)
     disk.write(70_000, b"content" * 100)
-    source = StateSource([disk])
+    machine = FakeMachine(32)
+    machine.ram.write(3, b"page")
+    machine.sections = [("hart", b"h" * 200), ("machine", b"r" * 3000)]
+    source = StateSource([disk], machine)
     begin = source.next()
     assert isinstance(begin, messages.StateBegin)
     pieces = []
@@ -142,9 +146,8 @@ def transfer_samples() -> list[bytes]:
         item = source.next()
         if isinstance(item, messages.StateChunk):
             pieces.append([item.name, item.offset, item.data])
-        elif item is None:
-            assert source.ready_for_snapshot()
-            source.snapshot(lambda: [("hart", b"h" * 200), ("ram", b"r" * 3000)])
+        elif item is None and source.ready_for_snapshot():
+            source.snapshot()
     return [bytes(msgpack.packb([begin.total, begin.manifest, pieces, True]))]
 
 
@@ -157,7 +160,7 @@ def check_transfer(data: bytes) -> None:
     except (ChannelError, ValueError, TypeError, KeyError):
         return
     try:
-        sink = StateSink(begin, [ScratchDisk(1 << 18)])
+        sink = StateSink(begin, [ScratchDisk(1 << 18)], FakeMachine(32))
         sink.first_credit()
         for chunk in chunks:
             sink.chunk(chunk)

@@ -75,9 +75,7 @@ def test_a_hundred_requests_are_in_flight_at_once(start_blockd: StartBlockd, len
 
 @pytest.mark.parametrize(("length", "total"), [(512, 3000), (64 * KIB, 500), (MIB, 40)])
 @pytest.mark.parametrize("rings", ["", PLAIN], ids=["events", "plain"])
-def test_a_client_that_reads_late_loses_nothing(
-    start_blockd: StartBlockd, rings: str, length: int, total: int
-) -> None:
+def test_a_client_that_reads_late_loses_nothing(start_blockd: StartBlockd, rings: str, length: int, total: int) -> None:
     """More replies than RAM or any table holds: blockd stops taking requests, and goes on when replies drain."""
     content = pattern(8, DISK_BYTES)
     client = start_blockd(content=content, device=rings, console=rings).client

@@ -117,7 +117,7 @@ def test_a_ping_comes_back(link: Link, size: int) -> None:
     assert answer[:14] == OUR_MAC + MAC + b"\x08\x00"
     assert answer[26:34] == IP + OUR_IP
     assert checksum(answer[14:34]) == 0
-    assert answer[34:42 + size] == ping(payload, kind=0)
+    assert answer[34 : 42 + size] == ping(payload, kind=0)
 
 
 def test_udp_port_7_echoes(link: Link) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The other process of the transport's tests: answers every message with itself. Not a test.
 
-    python echo_peer.py dial ADDRESS      says b"hello" on every connection
-    python echo_peer.py listen ADDRESS    prints its address, answers whoever comes
+python echo_peer.py dial ADDRESS      says b"hello" on every connection
+python echo_peer.py listen ADDRESS    prints its address, answers whoever comes
 """
 
 from __future__ import annotations

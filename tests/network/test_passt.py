@@ -136,9 +136,7 @@ def test_what_keeps_passt_from_starting_is_told(lab: Lab, work: Workshop) -> Non
         return taken
 
     with lab.within("client", bind):
-        failed = work.start(
-            "run", work.machine(MACHINE), "--state-dir", work.state("x").path, prefix=lab.on("client")
-        )
+        failed = work.start("run", work.machine(MACHINE), "--state-dir", work.state("x").path, prefix=lab.on("client"))
         assert failed.wait() == 1 and "network[0]: passt did not start" in failed.stderr, failed.stderr
     bare = work.directory / "bin"
     bare.mkdir()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU at the other end of the stream socket: a hub of its own with a guest of its own, and a station of the test's.
 
-    ftvm's guest --stream--> [hub in QEMU] --dgram-- the test
-                                  |
-                              QEMU's guest
+ftvm's guest --stream--> [hub in QEMU] --dgram-- the test
+                              |
+                          QEMU's guest
 """
 
 from __future__ import annotations

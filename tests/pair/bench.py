@@ -13,6 +13,7 @@ from ftvm.machine import STOP, EpochEnd, Sections
 from ftvm.pair.backup import Backup
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.transfer import TransferDisk
+from ftvm.ram_snapshot import Pages
 from ftvm.world.simulated import SimulatedWorld
 from logging_channel.endpoint import Arrival, Link, Sent
 from logging_channel.frame import Frame, FrameKind, decode
@@ -24,6 +25,27 @@ from replay.entry import Entry, EntryFlag, EpochResult, encode_entry
 
 TERM = 3
 IDENTITY = Identity("pair", "b", "00" * 32, (), "engine")
+
+
+class NoSnapshots:
+    """Of a RAM without pages: the series and each snapshot of it."""
+
+    left = kept = 0
+
+    def begin(self, *, changed: bool = False, exact: bool = True) -> NoSnapshots:
+        """See SnapshotSeries."""
+        return self
+
+    def changed(self) -> int:
+        """See SnapshotSeries."""
+        return 0
+
+    def close(self) -> None:
+        """See SnapshotSeries."""
+
+    def take(self, pages_max: int) -> Pages:
+        """See RamSnapshot."""
+        return Pages(b"", b"")
 
 
 class IdleMachine:
@@ -51,11 +73,21 @@ class IdleMachine:
         """See Machine."""
         return 0
 
-    def save(self) -> Sections:
+    def snapshots(self) -> NoSnapshots:
+        """See Machine."""
+        return NoSnapshots()
+
+    def save_state(self) -> Sections:
         """See Machine."""
         return []
 
-    def restore(self, sections: Sections) -> None:
+    def clear_ram(self) -> None:
+        """See Machine."""
+
+    def put_pages(self, pages: Pages) -> None:
+        """See Machine."""
+
+    def restore_state(self, sections: Sections) -> None:
         """See Machine."""
         self.restored = sections
 

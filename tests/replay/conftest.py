@@ -149,9 +149,7 @@ def header() -> LogHeader:
 def record(header: LogHeader) -> Callable[..., Path]:
     """Writes `pairs` to a log, 10 ms apart."""
 
-    def write(
-        path: Path, pairs: list[Pair], *, state: tuple[int, Sections] | None = None, close: bool = True
-    ) -> Path:
+    def write(path: Path, pairs: list[Pair], *, state: tuple[int, Sections] | None = None, close: bool = True) -> Path:
         writer = LogWriter(path, header, replace=True)
         if state is not None:
             writer.write_state(*state)

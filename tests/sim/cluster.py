@@ -50,11 +50,12 @@ class Setup:
     script: tuple[int, ...] = ()  # kinds of each client's requests, instead of chance
     depth: int = 8
     deadly: float = 0.01
-    pad: int = 0  # bytes of machine state
+    pad: int = 0  # bytes of RAM that nobody writes to
     sync_s: tuple[float, float] = (0.0002, 0.004)
     slowness: tuple[float, float] = (1.0, 1.0)  # of either side's processor
     arbiter_s: float = 0.004
     chunks_at_once: int = 16
+    few_pages: int = 2048  # that may be left for a snapshot
     busy: bool = False  # the guest computes most of the time
 
 

@@ -18,10 +18,12 @@ from ftvm.pair.backup import Backup, BackupState
 from ftvm.pair.link import BackupLink, LinkState
 from ftvm.pair.member import Member, Role
 from ftvm.pair.transfer import StateSource
+from ftvm.ram_snapshot import Pages
 from logging_channel.messages import Ack
 from logging_channel.output_rule import OutputMode, OutputRule
 from logging_channel.receiver import Receiver
 from logging_channel.window import Window
+from tests.pair.toy_ram import ToyRam, ToySeries, ToySnapshot
 from tests.sim.arbiter import SimArbiter
 from tests.sim.toy import ToyMachine
 
@@ -183,7 +185,24 @@ def _misses_dirty(original: Any, self: Any) -> list[tuple[int, int]]:
     return []
 
 
-@_mutant("a snapshot is taken before the last entry", ToyMachine, "save")
+@_mutant("a snapshot has pages as they are when they are sent", ToySnapshot, "before_write")
+def _no_copies(original: Any, self: Any, number: int) -> None:
+    if not self._exact:
+        original(self, number)
+
+
+@_mutant("a page that was written while RAM was sent is not sent again", ToySeries, "before_write")
+def _forgets_written(original: Any, self: Any, number: int) -> None:
+    original(self, number)
+    self.written.discard(number)
+
+
+@_mutant("a page that became zero keeps what the joiner has", ToyRam, "put")
+def _keeps_stale(original: Any, self: Any, pages: Pages) -> None:
+    original(self, Pages(pages.numbers, pages.content))
+
+
+@_mutant("a snapshot is taken before the last entry", ToyMachine, "save_state")
 def _stale_snapshot(original: Any, self: Any) -> Sections:
     sections: Sections = original(self)
     previous = getattr(self, "_previous", sections)

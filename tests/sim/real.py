@@ -68,16 +68,16 @@ class TrackedMachine(Machine):
         self.corrupt = True
         self._output_crc ^= 1
 
-    def save(self) -> Sections:
+    def save_state(self) -> Sections:
         """See Machine."""
         return [
-            *super().save(),
+            *super().save_state(),
             ("tracked", msgpack.packb([self.node.number, self._side_disk.submitted, self._side_disk.flushed])),
         ]
 
-    def restore(self, sections: Sections) -> None:
+    def restore_state(self, sections: Sections) -> None:
         """See Machine."""
         number, *changes = msgpack.unpackb(dict(sections)["tracked"])
-        super().restore([section for section in sections if section[0] != "tracked"])
+        super().restore_state([section for section in sections if section[0] != "tracked"])
         self.node = self._history.nodes[number]
         self._side_disk.rebase(*changes)

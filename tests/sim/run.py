@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from unittest.mock import patch
 
-from ftvm.pair import link, transfer
+from ftvm.pair import link, ram_feed, transfer
 from logging_channel.memory import Conditions
 from logging_channel.window import Limits
 from tests.sim import faults
@@ -56,10 +56,11 @@ class Simulation:
 
     def run(self) -> Report:
         """Raises Violation, or whatever else breaks."""
-        if self.setup.chunks_at_once > 1:
-            return self._run()
-        with patch.object(link, "CHUNKS_AT_ONCE", 1), patch.object(transfer, "FEW_CHUNKS", 0):
-            return self._run()
+        with patch.object(transfer, "FEW_PAGES", self.setup.few_pages), patch.object(ram_feed, "PAGES_AT_ONCE", 8):
+            if self.setup.chunks_at_once > 1:
+                return self._run()
+            with patch.object(link, "CHUNKS_AT_ONCE", 1), patch.object(transfer, "FEW_CHUNKS", 0):
+                return self._run()
 
     def _run(self) -> Report:
         cluster = self.cluster
@@ -190,6 +191,7 @@ def choose_setup(chance: Random) -> Setup:
         slowness=(chance.choice((1.0, 1.0, 2.5)), chance.choice((1.0, 1.0, 2.5))),
         arbiter_s=chance.choice((0.004, 0.03, 0.1)),
         chunks_at_once=chance.choice((16, 1)),
+        few_pages=chance.choice((0, 4, 2048)),
         busy=chance.random() < 0.3,
     )
 

@@ -21,9 +21,11 @@ import xxhash
 from devices.event import Event, EventKind, Output, OutputKind
 from ftvm.driver import Supervisor
 from ftvm.machine import FINAL, STOP, Emit, EpochEnd, Sections
+from ftvm.ram_snapshot import PAGE, Pages
 from ftvm.service.journal import Journal
 from ftvm.service.nbd import FLUSH, FUA, READ, REQUEST, TRIM, VENDOR, WRITE, WRITE_ZEROES, Errno, reply_head
 from replay.entry import Entry, EpochResult
+from tests.pair.toy_ram import ToyRam, ToySeries
 from tests.sim.disk import SideDisk
 from tests.sim.history import History, Node, note_output, note_result
 
@@ -34,6 +36,7 @@ WATCHDOG: Final = 600 * TICKS_PER_MS
 ALARM_EVERY: Final = 150 * TICKS_PER_MS
 BURST: Final = 20_000_000
 DIE, HANG = 1, 2
+RAM_PAGES: Final = 24  # that are written to
 
 
 class ToyMachine:
@@ -53,7 +56,7 @@ class ToyMachine:
         self._disk = disk
         self._history = history
         self._work = work
-        self._pad = bytes(pad)
+        self.ram = ToyRam(RAM_PAGES + pad // PAGE)
         self._jobs: list[list[Any]] = []  # [work left, kind, flags, number, offset, length, data]
         self._saying = b""  # a reply of which the driver has said only a part
         self._hung = False
@@ -64,6 +67,7 @@ class ToyMachine:
         self._printed = 0
         self._line = ""
         self._crc = 0
+        self._print_pad()
         self._final: EpochEnd | None = None
         self._outputs: list[Output] = []
 
@@ -141,10 +145,22 @@ class ToyMachine:
         step = min(room, job[0])
         job[0] -= step
         self.clock += step
+        self._use_ram()
         if not job[0]:
             self._jobs.remove(job)
             self._serve(*job[1:])
         return True
+
+    def _print_pad(self) -> None:
+        for number in range(RAM_PAGES, len(self.ram.pages)):
+            self.ram.write(number, number.to_bytes(4, "little") * (PAGE // 4))
+
+    def _use_ram(self) -> None:
+        """Read a page, which shows in the digest, and write another one, now and then with zeros."""
+        ram, chance = self.ram, self._chance >> 16
+        self._crc = xxhash.xxh3_64_intdigest(ram.pages[chance % len(ram.pages)], self._crc)
+        number = (chance >> 12) % RAM_PAGES
+        ram.write(number, b"" if chance >> 24 & 3 == 0 else xxhash.xxh3_64_digest(ram.pages[number], self._crc))
 
     def _bury(self) -> EpochEnd:
         if not self.supervisor.take():
@@ -249,7 +265,19 @@ class ToyMachine:
         self._chance ^= 1 << 50
         self._crc ^= 1
 
-    def save(self) -> Sections:
+    def snapshots(self) -> ToySeries:
+        """See Machine."""
+        return self.ram.snapshots()
+
+    def clear_ram(self) -> None:
+        """See Machine."""
+        self.ram.clear()
+
+    def put_pages(self, pages: Pages) -> None:
+        """See Machine."""
+        self.ram.put(pages)
+
+    def save_state(self) -> Sections:
         """See Machine."""
         fields = [
             *(self.sequence, self.clock, self.time, self.entropy_wanted, self._jobs, self._saying, self._hung),
@@ -257,9 +285,9 @@ class ToyMachine:
             *(self.supervisor.save(), self.journal.save()),
         ]
         tracked = [self.node.number, self._disk.submitted, self._disk.flushed]
-        return [("toy", msgpack.packb(fields)), ("pad", self._pad), ("tracked", msgpack.packb(tracked))]
+        return [("toy", msgpack.packb(fields)), ("tracked", msgpack.packb(tracked))]
 
-    def restore(self, sections: Sections) -> None:
+    def restore_state(self, sections: Sections) -> None:
         """See Machine."""
         named = dict(sections)
         fields = msgpack.unpackb(named["toy"], strict_map_key=False)
@@ -267,7 +295,6 @@ class ToyMachine:
         (self._burst, self._alarm, self._chance, self._typed, self._printed, self._crc) = fields[7:13]
         self.supervisor.load(fields[13])
         self.journal.restore(fields[14])
-        assert named["pad"] == self._pad
         number, *changes = msgpack.unpackb(named["tracked"])
         self.node = self._history.nodes[number]
         self._disk.rebase(*changes)
