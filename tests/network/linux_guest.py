@@ -18,13 +18,25 @@ from pathlib import Path
 
 from ftvm.linux import newc
 from ftvm.linux.fetch import Wanted
-from tests.linux.stock import stock_or_skip
+from tests.linux.stock import Stock, stock_or_skip
 
 READY = "NET-READY"
+FEATURES = "NET-FEATURES "  # followed by the driver's feature bits, the lowest first
+CARRIER = "NET-CARRIER "  # followed by 1 or 0, whenever the guest's link changes
 ECHO_PORT, SUM_PORT, IPERF_PORT = 5001, 5002, 5201
 BLOCK_BYTES = 1 << 20
 SCRIPT = f"""\
 #!/bin/sh
+echo {FEATURES}$(cat /sys/class/net/eth0/device/features)
+(
+    seen=
+    while :; do
+        read -r carrier < /sys/class/net/eth0/carrier
+        [ "$carrier" = "$seen" ] || echo {CARRIER}$carrier
+        seen=$carrier
+        usleep 200000
+    done
+) &
 mkdir -p /srv
 cp -r /etc/cgi-bin /srv/cgi-bin
 head -c {BLOCK_BYTES} /dev/urandom > /srv/block
@@ -62,11 +74,16 @@ backend = "{backend}"
 """
 
 
+def stock() -> Stock:
+    """Kernel and initramfs; pytest.skip without."""
+    return stock_or_skip(Wanted(packages=("iperf3",)))
+
+
 def machine(directory: Path, backend: str) -> str:
     """A machine file for Linux that serves; pytest.skip without a kernel."""
-    stock = stock_or_skip(Wanted(packages=("iperf3",)))
+    found = stock()
     programs = {"usr/bin/serve": SCRIPT, "etc/cgi-bin/stream": STREAM}
     tree = {"etc/cgi-bin": newc.directory()}
     tree |= {name: newc.regular(text.encode(), 0o755) for name, text in programs.items()}
-    initrd = stock.with_files(directory / "initramfs", tree)
-    return MACHINE.format(kernel=stock.kernel, initrd=initrd, backend=backend)
+    initrd = found.with_files(directory / "initramfs", tree)
+    return MACHINE.format(kernel=found.kernel, initrd=initrd, backend=backend)

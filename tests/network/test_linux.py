@@ -27,11 +27,11 @@ BLOCK = os.urandom(1 << 16)
 class Transfer:
     """Data to a guest that sends it back, over one connection."""
 
-    def __init__(self, lab: Lab, size: int) -> None:
+    def __init__(self, lab: Lab, size: int, host: str = "client", address: str = GUEST) -> None:
         self.size, self.got, self.silence_s = size, 0, 0.0
         self.failure = ""
         self._sent, self._received = hashlib.sha256(), hashlib.sha256()
-        self._connection = lab.within("client", lambda: socket.create_connection((GUEST, ECHO_PORT), 20))
+        self._connection = lab.within(host, lambda: socket.create_connection((address, ECHO_PORT), 20))
         self._connection.settimeout(30)
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._send, self._receive)]
         for thread in self._threads:
