@@ -51,8 +51,8 @@ HELLO_EVERY_S = 0.1  # after a refusal
 ANSWER_S = 2.0  # for the primary to answer a hello; each one has a session of its own, and only the last one counts
 JOIN_TIMEOUT_MS = 5000.0
 KEPT_RESULTS_MAX = 100_000
-SHORT_EPOCH_S = 0.001  # after an epoch this short, news of its execution may wait ...
-NEWS_WAITS_S = 0.002  # ... so long for the next entry's acknowledgement to carry it
+SHORT_EPOCH_S = 0.005  # after an epoch this short, news of its execution may wait ...
+NEWS_WAITS_S = 0.005  # ... so long for the next entry's acknowledgement to carry it
 PROGRESS_EVERY_S = 1.0
 
 

@@ -48,8 +48,9 @@ class TapNetwork:
         self._poller = poller
         self._fd = -1
         self._retry = Retry()
+        self._wanted = False
         self._watched = False
-        self._ready = False
+        self._ready = False  # there may be packets: nobody has to be woken for that again
 
     @property
     def attached(self) -> bool:
@@ -79,6 +80,7 @@ class TapNetwork:
                 packet = os.read(self._fd, HEAD + FRAME_MAX + 1)
             except BlockingIOError:
                 self._ready = False
+                self._watch()
             except OSError as error:  # the device was deleted
                 self._lost(error)
             else:
@@ -89,12 +91,8 @@ class TapNetwork:
 
     def watch(self, wanted: bool) -> None:
         """See `Network`."""
-        if wanted and not self._watched and self._fd >= 0:
-            self._poller.watch(self._fd, True, False, self._readable)
-            self._watched = True
-        elif self._watched and not wanted:
-            self._poller.unwatch(self._fd)
-            self._watched = False
+        self._wanted = wanted
+        self._watch()
 
     def send(self, packet: bytes) -> bool:
         """See `Network`."""
@@ -116,8 +114,18 @@ class TapNetwork:
         self._fd = -1
         self._ready = False
 
+    def _watch(self) -> None:
+        watched = self._wanted and not self._ready and self._fd >= 0
+        if watched and not self._watched:
+            self._poller.watch(self._fd, True, False, self._readable)
+        elif self._watched and not watched:
+            self._poller.unwatch(self._fd)
+        self._watched = watched
+
     def _readable(self, readable: bool, writable: bool) -> None:
+        """Packets may have to wait until an entry can take them, for a backup that lags: not a reason to spin."""
         self._ready = True
+        self._watch()
 
     def _lost(self, error: OSError) -> None:
         self.close()
