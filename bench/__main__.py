@@ -41,7 +41,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "requests": block.request_log,
     "kills": kills.kills,
     "qemu": qemu.peers,
-    "linux": linux.boots,
+    "linux": linux.stock,
     "linux-block": linux_block.service,
     "network": network.traffic,
     "repair": repair.joins,

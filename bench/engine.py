@@ -67,8 +67,9 @@ def recording(bench: Bench) -> Iterator[Figure]:
 def _recorded(bench: Bench, kernel: str, goal: float | None) -> Iterator[Figure]:
     effort = bench.effort
     cmdline = "insns=1000000000000" if kernel == "compute" else ""
-    plain = Solo(bench.directory, kernel, cmdline)
-    recorded = Solo(bench.directory, kernel, cmdline, bench.path(f"{kernel}.log"))
+    text = machine_text(kernel, cmdline)
+    plain = Solo(bench.directory, text)
+    recorded = Solo(bench.directory, text, bench.path(f"{kernel}.log"))
     for solo in (plain, recorded):
         solo.run(0.5)
     ratios = []
@@ -86,7 +87,8 @@ def log_size(bench: Bench) -> Iterator[Figure]:
     for kernel, name, goal in (("blockd", "idle", 200.0), ("compute", "computing", 2000.0), ("timer", "1 kHz", None)):
         bench.say(f"log of {kernel}")
         path = bench.path(f"{kernel}.log")
-        solo = Solo(bench.directory, kernel, "insns=1000000000000" if kernel == "compute" else "", path)
+        cmdline = "insns=1000000000000" if kernel == "compute" else ""
+        solo = Solo(bench.directory, machine_text(kernel, cmdline), path)
         solo.run(1.0)
         before = path.stat().st_size
         done = solo.run(2 * bench.effort.window_s)
@@ -102,7 +104,7 @@ def replaying(bench: Bench) -> Iterator[Figure]:
     replayed: list[float] = []
     for number in range(bench.effort.rounds):
         path = bench.path(f"replay{number}.log")
-        solo = Solo(bench.directory, "compute", f"insns={bench.effort.insns}", path)
+        solo = Solo(bench.directory, machine_text("compute", f"insns={bench.effort.insns}"), path)
         recorded.append(solo.run(3600.0).cpu_s)
         assert solo.ended
         solo.close()

@@ -15,9 +15,9 @@ from pathlib import Path
 from bench.client import Load, random_load, sequential_load
 from bench.effort import Bench
 from bench.figure import Figure, middle, spread
-from bench.linux import fetched
 from bench.sides import Sides
 from bench.solo import DISK, machine_text
+from bench.stock import fetched
 from ftvm.demo.nbd_client import Address, NbdClient
 from ftvm.demo.nbd_wire import Command, Request
 from ftvm.demo.pair import linux_machine

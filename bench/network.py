@@ -22,8 +22,8 @@ from typing import Final
 
 from bench.effort import Bench
 from bench.figure import Figure, middle, percentile, spread
-from bench.linux import fetched
 from bench.sides import Sides
+from bench.stock import fetched
 from ftvm.linux import newc
 from ftvm.linux.errors import FetchError
 from ftvm.linux.fetch import Wanted

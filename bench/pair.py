@@ -26,15 +26,15 @@ def paired(bench: Bench) -> Iterator[Figure]:
 def _alternate(bench: Bench, sides: Sides, name: str) -> Iterator[Figure]:
     rates, costs, joins, pauses = [], [], [], []
     sides.start_primary()
-    before = _measure(sides, bench.effort.window_s)
+    before = measure(sides, bench.effort.window_s)
     for _ in range(bench.effort.rounds):
         joins.append(sides.start_backup() * 1e3)
-        paired = _measure(sides, bench.effort.window_s)
+        paired = measure(sides, bench.effort.window_s)
         pauses.append(float(sides.fresh_status()["pause_ms"]))
         memory = {side: beyond_ram_mib(sides.pid(side)) for side in "ab"}
         channel = float(sides.fresh_status().get("log_bytes_per_s", 0))
         sides.kill_backup()
-        after = _measure(sides, bench.effort.window_s)
+        after = measure(sides, bench.effort.window_s)
         rates.append(2 * paired[0] / (before[0] + after[0]))
         costs.append(2 * paired[1] / (before[1] + after[1]))
         before = after
@@ -48,7 +48,7 @@ def _alternate(bench: Bench, sides: Sides, name: str) -> Iterator[Figure]:
     yield Figure(f"memory of a backup, {name}", memory["b"], "MiB", note="beyond the guest's RAM (PSS)")
 
 
-def _measure(sides: Sides, seconds: float) -> tuple[float, float]:
+def measure(sides: Sides, seconds: float) -> tuple[float, float]:
     """Progress per second, and the primary's CPU seconds per progress."""
     first, cpu = sides.fresh_status(), cpu_seconds(sides.pid("a"))
     rate = sides.rate(seconds)

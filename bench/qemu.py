@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.effort import Bench
 from bench.figure import Figure, middle, spread
-from bench.solo import Solo
+from bench.solo import Solo, machine_text
 from ftvm.guests.catalog import directory
 
 QEMU = "qemu-system-riscv64"
@@ -32,7 +32,7 @@ def peers(bench: Bench) -> Iterator[Figure]:
     bench.say("compute under QEMU")
     times: dict[str, list[float]] = {"ours, recorded": [], "plain": [], "icount": [], "record": [], "replay": []}
     for number in range(bench.effort.rounds):
-        solo = Solo(bench.directory, "compute", f"insns={insns}", bench.path(f"ours{number}.log"))
+        solo = Solo(bench.directory, machine_text("compute", f"insns={insns}"), bench.path(f"ours{number}.log"))
         times["ours, recorded"].append(solo.run(PATIENCE_S).cpu_s)
         solo.close()
         for mode in ("plain", "icount", "record", "replay"):
@@ -60,14 +60,14 @@ def _run(bench: Bench, kernel: str, cmdline: str, mode: str) -> float:
     image = directory() / f"{kernel}.elf"
     command = [QEMU, "-M", "virt", "-m", "32", "-bios", "default", "-net", "none", "-display", "none"]
     command += ["-monitor", "none", "-serial", "null", "-kernel", str(image), "-append", cmdline]
-    command += _mode(mode, bench.path("rr.bin"))
+    command += mode_options(mode, bench.path("rr.bin"))
     return cpu_seconds(command)
 
 
-def cpu_seconds(command: Sequence[str]) -> float:
+def cpu_seconds(command: Sequence[str], patience_s: float = PATIENCE_S) -> float:
     """CPU seconds of a command, to its end."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -76,14 +76,15 @@ def cpu_seconds(command: Sequence[str]) -> float:
         if time.monotonic() > end:
             process.kill()
             process.wait()
-            raise RuntimeError(f"{QEMU} did not end within {PATIENCE_S:g} s: {' '.join(command)}")
+            raise RuntimeError(f"{command[0]} did not end within {patience_s:g} s: {' '.join(command)}")
         time.sleep(0.005)
     if process.returncode:
-        raise RuntimeError(f"{QEMU} ended with code {process.returncode}: {' '.join(command)}")
+        raise RuntimeError(f"{command[0]} ended with code {process.returncode}: {' '.join(command)}")
     return usage.ru_utime + usage.ru_stime
 
 
-def _mode(mode: str, log: Path) -> list[str]:
+def mode_options(mode: str, log: Path) -> list[str]:
+    """The command line of QEMU for `plain`, `icount`, `record` or `replay`."""
     if mode == "plain":
         return []
     return ["-icount", "shift=1" if mode == "icount" else f"shift=1,rr={mode},rrfile={log}"]

@@ -14,8 +14,8 @@ from typing import Final
 
 from bench.effort import Bench
 from bench.figure import Figure, middle, spread
-from bench.linux import MEMORY_MIB, fetched
 from bench.sides import SideFailed, Sides
+from bench.stock import MEMORY_MIB, fetched
 from ftvm.linux import newc
 from ftvm.linux.errors import FetchError
 from ftvm.linux.fetch import Wanted

@@ -53,6 +53,22 @@ def settled(directory: Path, text: str) -> MachineConfig:
     return load(path).settled(directory)
 
 
+class CountingDisk(ScratchDisk):
+    """Counts the requests that it served."""
+
+    requests = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `ScratchDisk`."""
+        self.requests += 1
+        return super().read(offset, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See `ScratchDisk`."""
+        self.requests += 1
+        super().write(offset, data)
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What one slice did. Seconds, bytes of retired code, entries."""
@@ -69,13 +85,14 @@ class Slice:
 
 
 class Solo:
-    """A bundled guest on a machine of its own."""
+    """A guest on a machine of its own, described by the text of a machine file."""
 
-    def __init__(self, directory: Path, kernel: str, cmdline: str = "", log: Path | None = None) -> None:
-        config = settled(directory, machine_text(kernel, cmdline))
+    def __init__(self, directory: Path, text: str, log: Path | None = None) -> None:
+        config = settled(directory, text)
         image = load_image(config)
         self.world = SimulatedWorld()
-        self.machine = Machine(config, image, [ScratchDisk(DISK) for _ in config.disk])
+        self.disks = [CountingDisk(DISK) for _ in config.disk]
+        self.machine = Machine(config, image, self.disks)
         self._live = Live(self.machine, self.world, Gate(self.world, time.perf_counter, lambda: 0), time.perf_counter)
         self._recording: Recording | None = None
         if log is not None:
@@ -95,10 +112,24 @@ class Solo:
         end = time.perf_counter()
         return Slice(end - start, time.process_time() - cpu, self.machine.clock - clock, self._live.entries - entries)
 
+    def until(self, said: bytes, patience_s: float) -> None:
+        """Run until the guest has said this on its console."""
+        end = time.monotonic() + patience_s
+        while said not in self.world.console():
+            if self.ended or time.monotonic() > end:
+                tail = self.world.console()[-500:].decode(errors="replace")
+                raise RuntimeError(f"the guest did not say {said.decode()!r} within {patience_s:g} s:\n{tail}")
+            self.run(0.25)
+
     @property
     def ended(self) -> bool:
         """Whether the guest has switched itself off."""
         return self._live.end is not None
+
+    def settle(self) -> None:
+        """What was recorded so far is in the file."""
+        if self._recording is not None:
+            self._recording.flush()
 
     def close(self) -> None:
         """End the recording and free the machine."""

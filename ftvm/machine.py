@@ -40,7 +40,7 @@ from ftvm.state_form import check_form
 from replay.entry import Entry, EntryFlag, EpochResult
 
 STATE_VERSION: Final = 2
-CORE_VERSION: Final = 3  # raised when the same entries would give another run
+CORE_VERSION: Final = 4  # raised when the same entries would give another run
 ENGINE: Final = f"unicorn {ENGINE_VERSION}, core {CORE_VERSION}"
 EPOCH_WORK_MAX: Final = 1 << 16  # of devices (`GuestMemory.work`): some 256 MiB moved, or 50 ms
 EPOCH_OUTPUT_MAX: Final = 16 << 20  # bytes

@@ -6,6 +6,7 @@ The sections that start processes run in the benchmarks themselves; here the one
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from bench import engine, kills
 from bench.client import sequential_load
 from bench.effort import Bench, Effort
 from bench.figure import Figure, percentile
+from bench.plain_engine import compile_program
 from bench.report import FIRST, LAST, show, write_page
 from bench.sides import Sides, beyond_ram_mib
-from bench.solo import Solo, machine_text
+from bench.solo import Solo, machine_text, settled
+from bench.stock import LOADS, load_text
 from ftvm.demo.kills import WAYS_TO_DIE
 
 LITTLE = Effort(rounds=1, slice_s=0.1, window_s=0.2, insns=5_000_000, kills=1)
@@ -96,7 +99,7 @@ def test_sections_in_this_process_yield_their_figures(tmp_path: Path) -> None:
 
 def test_a_solo_machine_runs_to_its_guests_end(tmp_path: Path) -> None:
     """Slices add up to the whole run."""
-    solo = Solo(tmp_path, "compute", "insns=2000000")
+    solo = Solo(tmp_path, machine_text("compute", "insns=2000000"))
     slices = [solo.run(0.01) for _ in range(2000) if not solo.ended]
     assert solo.ended and sum(slice.clock for slice in slices) == solo.machine.clock > 4_000_000
     solo.close()
@@ -153,3 +156,22 @@ def test_a_page_takes_the_figures_between_its_marks(tmp_path: Path) -> None:
 def test_only_the_watchdog_sees_a_hung_driver() -> None:
     """The names by which the deaths are told apart exist."""
     assert set(kills.NOTICED_LATE) < set(WAYS_TO_DIE.values())
+
+
+def test_the_engine_without_hooks_compiles_and_says_how_it_is_called(tmp_path: Path) -> None:
+    """Its boot needs a stock kernel: the benchmark's own business."""
+    program = tmp_path / "plain-engine"
+    compile_program(program)
+    assert subprocess.run([program]).returncode == 2
+
+
+def test_a_load_is_a_script_in_an_initramfs_behind_the_fetched_one(tmp_path: Path) -> None:
+    """Whatever the load is, the machine file is one that ftvm reads."""
+    (tmp_path / "vmlinux").touch()
+    (tmp_path / "initramfs.cpio.gz").write_bytes(b"the first archive")
+    for load in LOADS:
+        config = settled(tmp_path, load_text(Bench(LITTLE, tmp_path, print), tmp_path, load))
+        assert config.initrd_path is not None
+        content = config.initrd_path.read_bytes()
+        assert content.startswith(b"the first archive") and LOADS[load].encode() in gzip.decompress(content[17:])
+        assert len(config.disk) == 1
