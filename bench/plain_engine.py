@@ -18,7 +18,7 @@ from bench.solo import settled
 from ftvm.image import load_image
 
 TRIES: Final = 4
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 240.0
 
 
 class PlainEngine:
