@@ -285,16 +285,16 @@ def test_an_encrypted_mirror_in_a_pair_outlives_its_host_and_its_driver(
 ) -> None:
     """What nbdcopy wrote is what nbdcopy reads after a failover, and after the death of the driver."""
     initrd = mirror.with_files(tmp_path / "initrd", mirror_files())
-    pair: PairProcess = ftvm_pair(
-        PAIR.format(kernel=mirror.kernel, initrd=initrd, cmdline=MIRROR_CMDLINE, size=MIRROR_SIZE)
-    )
+    text = PAIR.format(kernel=mirror.kernel, initrd=initrd, cmdline=MIRROR_CMDLINE, size=MIRROR_SIZE)
+    pair: PairProcess = ftvm_pair(text, wait=False)
+    pair.wait_protected(240)
     address = pair.addresses[0]
     uri = f"nbd+unix:///?socket={address.removeprefix('unix:')}"
     image, copy = tmp_path / "image", tmp_path / "copy"
     image.write_bytes(random.Random(2).randbytes(24 * MIB))
     assert json.loads(run("nbdinfo", "--json", uri))["exports"][0]["export-size"] == 24 * MIB
     run("nbdcopy", "--flush", image, uri)
-    pair.wait_protected(120)
+    pair.wait_protected(240)
     pair.kill_primary()
     run("nbdcopy", uri, copy)
     assert copy.read_bytes() == image.read_bytes(), "after a failover"
