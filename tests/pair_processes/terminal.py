@@ -19,7 +19,7 @@ class Terminal:
         self._attach()
 
     def _attach(self) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             self._socket = socket.socket(socket.AF_UNIX)
             try:
