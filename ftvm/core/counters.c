@@ -10,13 +10,15 @@
  *
  * Such a block has to be translated with the engine's checks for an exit, or the instruction would be executed behind
  * its hook; everything else is translated without (checks.c). Which way a block is translated must depend on its code
- * alone: every block is translated without checks first, and once more with them if it then holds such a read. A block
+ * alone: every block is translated without checks first, and once more with them if it then holds such an instruction. A block
  * that came to be translated with checks in the place of the one they were meant for is translated again without.
  *
  * In user mode scounteren decides (privileged specification 4.1.5); after reset it allows all three, as firmware does.
  * The spec's mcounteren always allows.
  *
- * Instructions that may write satp are found in the same way. The engine keeps its TLB when satp changes (but for its
+ * Instructions that the engine fails to refuse (insn.c) are found in the same way, and refused by the hook.
+ *
+ * So are instructions that may write satp. The engine keeps its TLB when satp changes (but for its
  * address space number), and what it keeps depends on the host's clock: so the TLB is flushed behind each of them.
  */
 #include "hart.h"
@@ -54,11 +56,25 @@ bool counters_read_time(struct hart *h, uint32_t insn, uint64_t pc)
     return true;
 }
 
-/* Is this an instruction to put a hook on? */
-static bool is_site(uint32_t insn)
+static bool fp_off(struct hart *h)
+{
+    struct view view;
+    fill_view(h, &view);
+    return !(view.status & SSTATUS_FS);
+}
+
+/* Does the hook stand in for this instruction? */
+static bool is_replaced(struct hart *h, uint32_t insn)
 {
     unsigned csr;
-    return insn_touches_satp(insn) || (insn_reads_counter(insn, &csr) && csr != CSR_TIME);
+    return (insn_reads_counter(insn, &csr) && csr != CSR_TIME) || insn_is_refused(insn)
+        || (insn_evades_fp(insn) && fp_off(h));
+}
+
+/* Is this an instruction to put a hook on? */
+static bool is_site(struct hart *h, uint32_t insn)
+{
+    return insn_touches_satp(insn) || is_replaced(h, insn);
 }
 
 static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void *hart)
@@ -66,17 +82,17 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
     struct hart *h = hart;
     uint32_t insn;
     unsigned csr;
-    if (!fill_fetch(h, address, &insn) || !is_site(insn)) {
+    if (!fill_fetch(h, address, &insn) || !is_site(h, insn)) {
         h->count.counter_misses++;
         return;
     }
-    if (!insn_reads_counter(insn, &csr)) {
+    if (insn_touches_satp(insn)) {
         h->satp_written = true;  /* or about to be: such an instruction ends its block */
         clock_kick(h);
         return;
     }
     clock_settle(h, address);
-    if (!legal(h, insn, csr)) {
+    if (!insn_reads_counter(insn, &csr) || !legal(h, insn, csr)) {
         clock_count_trap(h);
         trap_enter(h, CAUSE_ILLEGAL, insn, address);
         return;
@@ -102,30 +118,29 @@ static uint64_t page_or_none(struct hart *h, uint64_t va)
     return fill_page_of(h, va, &index) ? index : NEVER;
 }
 
-/* Notes the sites in a block that are new. Returns whether it reads a counter. */
+/* Notes the sites in a block that are new. Returns whether one's hook does what the engine must not: see above. */
 static bool look_through(struct hart *h, const uc_tb *block)
 {
     uint32_t insn;
-    unsigned csr;
-    bool reads = false;
+    bool replaces = false;
     for (uint64_t va = block->pc; va < block->pc + block->size && fill_fetch(h, va, &insn); va += insn_size(insn)) {
-        if (!is_site(insn))
+        if (!is_site(h, insn))
             continue;
-        reads = reads || insn_reads_counter(insn, &csr);
+        replaces = replaces || is_replaced(h, insn);
         if (!known_site(h, va))
             list_push(&h->fresh_sites, va);
     }
-    return reads;
+    return replaces;
 }
 
 void counters_on_translated(uc_engine *uc, uc_tb *now, uc_tb *before, void *hart)
 {
     struct hart *h = hart;
-    bool without = *h->no_checks, reads = look_through(h, now);
+    bool without = *h->no_checks, replaces = look_through(h, now);
     uint64_t page = page_or_none(h, now->pc);
-    bool as_meant = without ? !reads : h->checked.on && h->checked.pc == now->pc && h->checked.page == page;
+    bool as_meant = without ? !replaces : h->checked.on && h->checked.pc == now->pc && h->checked.page == page;
     h->count.translations++;
-    h->checked.on = without && reads;
+    h->checked.on = without && replaces;
     h->checked.pc = now->pc;
     h->checked.page = page;
     checks_leave_out(h, !h->checked.on);

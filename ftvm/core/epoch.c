@@ -149,11 +149,33 @@ static bool interrupt_waits(struct hart *h)
     return csr_get(h, UC_RISCV_REG_MIP) & csr_get(h, UC_RISCV_REG_MIE) & MIP_S;
 }
 
+static void drop_code_at(struct hart *h, uint64_t va)
+{
+    uint64_t index;
+    if (fill_page_of(h, va, &index))
+        pages_drop_code(h, index);
+}
+
+/* Runs one block, which ends before `until`. Translations that were cut off there are forgotten again. */
+static uc_err run_until(struct hart *h, uint64_t until)
+{
+    h->limit = h->limit > h->clock ? h->clock + 1 : h->limit;
+    uc_ctl_set_exits(h->uc, &until, 1);
+    uc_err err = uc_emu_start(h->uc, reg_get(h, UC_RISCV_REG_PC), 0, 0, 0);
+    uc_ctl_set_exits(h->uc, NULL, 0);
+    drop_code_at(h, until);
+    drop_code_at(h, reg_get(h, UC_RISCV_REG_PC));
+    pages_flush_tlb(h);
+    return err;
+}
+
 /* Runs one slice. Returns whether it ended in wfi. */
 static bool run_slice(struct hart *h)
 {
+    uint64_t until = h->until;
+    h->until = 0;
     start_slice(h);
-    uc_err err = uc_emu_start(h->uc, reg_get(h, UC_RISCV_REG_PC), 0, 0, 0);
+    uc_err err = until ? run_until(h, until) : uc_emu_start(h->uc, reg_get(h, UC_RISCV_REG_PC), 0, 0, 0);
     uint64_t pc = reg_get(h, UC_RISCV_REG_PC);
     if (err == UC_ERR_EXCEPTION && h->breakpoint)  /* handled: the engine remembers it as an error all the same */
         return false;
@@ -168,7 +190,7 @@ static bool run_slice(struct hart *h)
     }
     if (!h->stopped) {
         clock_settle(h, pc);
-        return true;
+        return !until || pc != until;
     }
     if (pc != h->stopped_at) {  /* the engine may not have written pc back while any instruction hook exists */
         reg_set(h, UC_RISCV_REG_PC, h->stopped_at);

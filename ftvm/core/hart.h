@@ -187,6 +187,7 @@ struct hart {
     pthread_mutex_t snapshots_lock;
     struct fetch_entry *fetched;
     struct fault fault;
+    uint64_t until;            /* the next slice ends here: an instruction that straddles a page; 0: nowhere */
     struct peek peek;
 
     uint64_t mmio_digest;
@@ -283,6 +284,9 @@ bool insn_memory_access(uint32_t insn, struct memory_access *);
 unsigned insn_size(uint32_t insn);
 bool insn_reads_counter(uint32_t insn, unsigned *csr);
 bool insn_touches_satp(uint32_t insn);
+bool insn_is_refused(uint32_t insn);
+bool insn_evades_fp(uint32_t insn);
+uint64_t insn_straddler(struct hart *, uint64_t pc);
 #define INSN_RD(insn) (((insn) >> 7) & 31)
 #define INSN_RS1(insn) (((insn) >> 15) & 31)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Instruction fields: what a faulting load or store addressed, and which counter an instruction reads.
+ * Instruction fields: what a faulting load or store addressed, which counter an instruction reads, what is to be refused.
  *
  * Unprivileged specification: base and F/D loads and stores (sections 2.6, 11.5, 12.3), A (8), C (16.3, quadrants 0
  * and 2), and the CSR instructions (9.1).
@@ -100,4 +100,34 @@ bool insn_reads_counter(uint32_t insn, unsigned *csr)
 bool insn_touches_satp(uint32_t insn)
 {
     return (insn & 0x7f) == OP_SYSTEM && bits(insn, 12, 2) && insn >> 20 == 0x180;
+}
+
+/*
+ * Instructions that the engine executes though they are illegal:
+ *   - compressed ones that are reserved, taken for nops: quadrant 0 function 4, and what follows c.addw in quadrant 1
+ *   - reads of hpmcounter3 to 31, which the machine lacks
+ */
+bool insn_is_refused(uint32_t insn)
+{
+    if (insn_size(insn) == 2)
+        return (insn & 0xe003) == 0x8000 || (insn & 0xfc43) == 0x9c41;
+    return (insn & 0x7f) == OP_SYSTEM && bits(insn, 12, 2) && insn >> 20 > 0xc02 && insn >> 20 <= 0xc1f;
+}
+
+/* Those that it executes even while floating point is off: fsgnj.d and its kin; c.fld, c.fsd, c.fldsp, c.fsdsp as nops. */
+bool insn_evades_fp(uint32_t insn)
+{
+    if (insn_size(insn) == 2)
+        return (insn & 1) == 0 && (bits(insn, 13, 3) & 3) == 1;
+    return (insn & 0xfe00007f) == 0x22000053;
+}
+
+/* A four-byte instruction that begins two bytes before the end of the page, reached from pc without a jump; or 0. */
+uint64_t insn_straddler(struct hart *h, uint64_t pc)
+{
+    uint64_t last = (pc | (PAGE_BYTES - 1)) - 1;
+    uint32_t insn;
+    while (pc < last && fill_fetch(h, pc, &insn))
+        pc += insn_size(insn);
+    return pc == last ? pc : 0;
 }

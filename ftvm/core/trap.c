@@ -9,10 +9,9 @@
  *   page and access faults     the fill hook refuses; uc_emu_start ends   exact, but the fault is to be dropped when an
  *                                                                         interrupt was taken first
  *
- * One thing is less exact than on hardware: an instruction that begins on one page and ends on the next faults, when the
- * second page cannot be fetched, at the entry of its block, since blocks are translated as a whole. stval names the second
- * page, as it should; sepc is the block's entry, and nothing of the block has been executed yet. A handler that brings
- * the page in and returns sees no difference.
+ * An instruction that begins on one page and ends on the next faults, when the second page cannot be fetched, at the entry
+ * of its block, since blocks are translated as a whole, and nothing of the block has been executed yet. Then the next slice
+ * is told to end at that instruction, and the fault met again there is exact.
  */
 #include "hart.h"
 
@@ -59,13 +58,24 @@ static uint64_t as_store(uint64_t cause, bool store)
     }
 }
 
+/* What the store of a read-modify-write meets there, whose load has failed: no right to write comes before no memory. */
+static uint64_t store_cause(struct hart *h, const struct fault *fault, uint64_t address)
+{
+    struct view view;
+    struct translation to;
+    fill_view(h, &view);
+    uint64_t cause = (uint64_t)walk(h, &view, address, ACCESS_WRITE, false, &to);
+    return cause ? cause : as_store(fault->cause, true);
+}
+
 /* The engine told the page that faulted: the exact address is the first byte of the access that lies in it. */
 static uint64_t data_fault_address(struct hart *h, struct fault *fault)
 {
     struct memory_access m;
     uint64_t address;
     if (access_at(h, fault->pc, &m, &address)) {
-        fault->cause = as_store(fault->cause, m.store);
+        if (m.store && fault->access == ACCESS_READ)
+            fault->cause = store_cause(h, fault, address);
         if ((address & PAGE_MASK) == fault->page)
             return address;
         if (((address + m.size - 1) & PAGE_MASK) == fault->page)
@@ -93,10 +103,16 @@ void trap_deliver_fault(struct hart *h)
         return;
     }
     uint64_t tval = fault.page;
-    if (fault.access != ACCESS_EXEC)
+    if (fault.access != ACCESS_EXEC) {
         tval = data_fault_address(h, &fault);
-    else if ((fault.pc & PAGE_MASK) == fault.page)
+    } else if ((fault.pc & PAGE_MASK) == fault.page) {
         tval = fault.pc;
+    } else {
+        h->until = insn_straddler(h, fault.pc);
+        if (h->until && h->until != fault.pc)
+            return;
+        h->until = 0;
+    }
     h->count.faults++;
     clock_count_trap(h);
     trap_enter(h, fault.cause, tval, fault.pc);

@@ -196,7 +196,7 @@ def test_writing_to_code_and_running_data_fault() -> None:
     ]
 
 
-def test_an_instruction_whose_second_half_cannot_be_fetched_faults_before_its_block_does_anything() -> None:
+def test_an_instruction_whose_second_half_cannot_be_fetched_faults_after_those_before_it() -> None:
     fault = FaultGuest()
     virtual = 0x4000_5000
     fault.tables.map(virtual, RAM_BASE + 0x5_0000, V | R | X)
@@ -211,10 +211,128 @@ def test_an_instruction_whose_second_half_cannot_be_fetched_faults_before_its_bl
     straddling.word(0x0000_0013)
     fault.guest.hart.load_ram(0x5_0FFA, straddling.image()[:6])
     assert fault.run() == [
-        (FETCH_PAGE, virtual + 0x1000, virtual + 0xFFA),
+        (FETCH_PAGE, virtual + 0x1000, virtual + 0xFFE),
         (FETCH_PAGE, virtual + 0x1000, virtual + 0xFFE),
     ]
-    assert fault.guest.x(9) == 0
+    assert fault.guest.x(9) == 1
+
+
+def brought_in(budget: int) -> Guest:
+    """Three rounds over an instruction across two pages, the second of which the handler maps when it is missed."""
+    guest = Guest()
+    tables = PageTables(guest, RAM_BASE + 0x20_0000)
+    virtual = 0x4000_5000
+    tables.map(RAM_BASE, RAM_BASE, V | R | X | A)
+    tables.map(LOG, LOG, V | R | W | A | D)
+    tables.map(LOG + 4096, tables.entry_address(virtual + 4096) & ~0xFFF, V | R | W | A | D)
+    tables.map(virtual, RAM_BASE + 0x5_0000, V | R | X | A)
+    second = (RAM_BASE + 0x5_1000) >> 12 << 10 | V | R | X | A
+    code = Asm(RAM_BASE)
+    code.la("t0", "handler")
+    code.csrw("stvec", "t0")
+    code.li("t0", tables.satp)
+    code.csrw("satp", "t0")
+    code.sfence_vma()
+    code.li("s3", 3)
+    code.label("round")
+    code.li("t0", virtual + 0xFF0)
+    code.jalr("ra", 0, "t0")
+    code.addi("s3", "s3", -1)
+    code.bnez("s3", "round")
+    shutdown(code)
+    code.align(4)
+    code.label("handler")
+    code.addi("s4", "s4", 1)
+    code.csrr("s5", "sepc")
+    code.li("t0", second)
+    code.li("t1", LOG + 4096 + (tables.entry_address(virtual + 4096) & 0xFFF))
+    code.sd("t0", 0, "t1")
+    code.sfence_vma()
+    code.sret()
+    inside = Asm(virtual + 0xFF0)
+    for _ in range(3):
+        inside.addi("s1", "s1", 1)
+    inside.half(0x0001)
+    inside.addi("s2", "s2", 1)  # across the two pages
+    inside.ret()
+    image = inside.image()
+    guest.hart.load_ram(0x5_0FF0, image[:16])
+    guest.hart.load_ram(0x5_1000, image[16:])
+    guest.load(code)
+    while not guest.calls:
+        guest.run(budget)
+    return guest
+
+
+def test_a_page_brought_in_for_a_second_half_lets_the_code_go_on() -> None:
+    """What was translated up to that instruction only is forgotten: the next round runs through, however it is cut."""
+    guests = [brought_in(budget) for budget in (1, 7, 20, 1_000_000)]
+    for guest in guests:
+        assert (guest.x(9), guest.x(18), guest.x(20), guest.x(21)) == (9, 3, 1, 0x4000_5FFE)
+    assert len({guest.hart.clock for guest in guests}) == 1
+
+
+def test_reserved_compressed_instructions_are_illegal() -> None:
+    """The engine takes quadrant 0, function 4 and two neighbours of c.addw for instructions that do nothing."""
+    fault = FaultGuest()
+    sites = []
+    for word in (0x8000, 0x9FFC, 0x9C41, 0x9C61, 0x9FFD):
+        sites.append((ILLEGAL, word, fault.code.here))
+        compressed(word)(fault.code)
+    assert fault.run() == sites
+
+
+@pytest.mark.parametrize("function", [1, 2, 3, 5, 6, 7])
+def test_counters_that_the_machine_lacks_are_illegal(function: int) -> None:
+    fault = FaultGuest()
+    sites = []
+    for csr in (0xC03, 0xC10, 0xC1F):
+        word = csr << 20 | function << 12 | 9 << 7 | 0x73
+        sites.append((ILLEGAL, word, fault.code.here))
+        fault.code.word(word)
+    assert fault.run() == sites
+
+
+def test_no_float_instruction_runs_while_floats_are_off() -> None:
+    """fsgnj.d, c.fld, c.fsd, c.fldsp, c.fsdsp: the engine executes these, or skips them."""
+    fault = FaultGuest()
+    code = fault.code
+    code.li("s0", LOG + 0x800)
+    code.mv("sp", "s0")
+    words = [0x2220_8053, 0x2220_9053, 0x2220_A053, 0x2000, 0xA000, 0x2002, 0xA002]
+
+    def each() -> list[tuple[int, int, int]]:
+        sites = []
+        for word in words:
+            sites.append((ILLEGAL, word, code.here))
+            if word & 3 == 3:
+                code.word(word)
+            else:
+                compressed(word)(code)
+        return sites
+
+    each()
+    code.li("t0", 3 << 13)
+    code.csrc("sstatus", "t0")
+    sites = each()
+    code.li("t0", 3 << 13)
+    code.csrs("sstatus", "t0")
+    each()
+    assert fault.run() == sites
+
+
+def test_a_read_modify_write_needs_the_right_to_write_before_the_memory_need_be_there() -> None:
+    """Where there is no memory, on a page that may only be read: a page fault, as on a page that may be written not."""
+    fault = FaultGuest()
+    nowhere = 0xF000_0000
+    fault.tables.map(0x4000_5000, nowhere, V | R | A)
+    fault.tables.map(0x4000_6000, nowhere, V | R | W | A | D)
+    code, sites = fault.code, []
+    for address, cause in ((0x4000_5008, STORE_PAGE), (0x4000_6008, STORE_ACCESS)):
+        code.li("s0", address)
+        sites.append((cause, address, code.here))
+        code.amoadd_d("t1", "t2", "s0")
+    assert fault.run() == sites
 
 
 def test_sum_and_mxr_decide() -> None:
