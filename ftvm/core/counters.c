@@ -10,13 +10,15 @@
  *
  * Such a block has to be translated with the engine's checks for an exit, or the instruction would be executed behind
  * its hook; everything else is translated without (checks.c). Which way a block is translated must depend on its code
- * alone: every block is translated without checks first, and once more with them if it then holds such an instruction. A block
- * that came to be translated with checks in the place of the one they were meant for is translated again without.
+ * alone: every block is translated without checks first, and once more with them if it then holds such an
+ * instruction. A block that came to be translated with checks in the place of the one they were meant for is translated
+ * again without.
  *
  * In user mode scounteren decides (privileged specification 4.1.5); after reset it allows all three, as firmware does.
  * The spec's mcounteren always allows.
  *
- * Instructions that the engine fails to refuse (insn.c) are found in the same way, and refused by the hook.
+ * Instructions that the engine fails to refuse (insn.c) are found in the same way, and refused by the hook; and writes of
+ * fcsr where FS is not dirty yet.
  *
  * So are instructions that may write satp. The engine keeps its TLB when satp changes (but for its
  * address space number), and what it keeps depends on the host's clock: so the TLB is flushed behind each of them.
@@ -56,11 +58,25 @@ bool counters_read_time(struct hart *h, uint32_t insn, uint64_t pc)
     return true;
 }
 
-static bool fp_off(struct hart *h)
+static uint64_t float_status(struct hart *h)
 {
     struct view view;
     fill_view(h, &view);
-    return !(view.status & SSTATUS_FS);
+    return view.status & SSTATUS_FS;
+}
+
+/* A write of fcsr makes FS dirty, but the engine forgets SD: let it find FS dirty already. */
+static bool makes_dirty(struct hart *h, uint32_t insn)
+{
+    if (!insn_writes_fcsr(insn))
+        return false;
+    uint64_t status = float_status(h);
+    return status && status != SSTATUS_FS;
+}
+
+static void make_dirty(struct hart *h)
+{
+    csr_set(h, UC_RISCV_REG_SSTATUS, csr_get(h, UC_RISCV_REG_SSTATUS) | SSTATUS_FS);
 }
 
 /* Does the hook stand in for this instruction? */
@@ -68,13 +84,13 @@ static bool is_replaced(struct hart *h, uint32_t insn)
 {
     unsigned csr;
     return (insn_reads_counter(insn, &csr) && csr != CSR_TIME) || insn_is_refused(insn)
-        || (insn_evades_fp(insn) && fp_off(h));
+        || (insn_evades_fp(insn) && !float_status(h));
 }
 
 /* Is this an instruction to put a hook on? */
 static bool is_site(struct hart *h, uint32_t insn)
 {
-    return insn_touches_satp(insn) || is_replaced(h, insn);
+    return insn_touches_satp(insn) || is_replaced(h, insn) || makes_dirty(h, insn);
 }
 
 static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void *hart)
@@ -89,6 +105,10 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
     if (insn_touches_satp(insn)) {
         h->satp_written = true;  /* or about to be: such an instruction ends its block */
         clock_kick(h);
+        return;
+    }
+    if (insn_writes_fcsr(insn)) {
+        make_dirty(h);
         return;
     }
     clock_settle(h, address);

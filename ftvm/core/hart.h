@@ -286,6 +286,7 @@ bool insn_reads_counter(uint32_t insn, unsigned *csr);
 bool insn_touches_satp(uint32_t insn);
 bool insn_is_refused(uint32_t insn);
 bool insn_evades_fp(uint32_t insn);
+bool insn_writes_fcsr(uint32_t insn);
 uint64_t insn_straddler(struct hart *, uint64_t pc);
 #define INSN_RD(insn) (((insn) >> 7) & 31)
 #define INSN_RS1(insn) (((insn) >> 15) & 31)

@@ -122,6 +122,14 @@ bool insn_evades_fp(uint32_t insn)
     return (insn & 0xfe00007f) == 0x22000053;
 }
 
+/* Writes fflags, frm or fcsr. */
+bool insn_writes_fcsr(uint32_t insn)
+{
+    unsigned function = bits(insn, 12, 3);
+    return (insn & 0x7f) == OP_SYSTEM && insn >> 20 >= 1 && insn >> 20 <= 3 && (function & 3)
+        && ((function & 3) == 1 || INSN_RS1(insn));
+}
+
 /* A four-byte instruction that begins two bytes before the end of the page, reached from pc without a jump; or 0. */
 uint64_t insn_straddler(struct hart *h, uint64_t pc)
 {

@@ -563,3 +563,22 @@ def test_without_paging_the_whole_of_memory_is_there_and_nothing_else() -> None:
     guest.load(code)
     guest.finish()
     assert (guest.x(18), guest.x(19)) == (LOAD_ACCESS, 0x5A5A_0000_8000_0000)
+
+
+@pytest.mark.parametrize("status", [1, 2])
+@pytest.mark.parametrize("csr", [1, 2, 3])
+@pytest.mark.parametrize("function", [1, 2, 3, 5, 6, 7])
+def test_writing_the_float_csrs_says_dirty_in_both_ways(status: int, csr: int, function: int) -> None:
+    """FS and SD: a kernel that looks at SD only must not lose what a program changed. Reading leaves them alone."""
+    for source in (0, 6):
+        fault = FaultGuest()
+        code = fault.code
+        code.li("t0", 3 << 13)
+        code.csrc("sstatus", "t0")
+        code.li("t0", status << 13)
+        code.csrs("sstatus", "t0")
+        code.word(csr << 20 | source << 15 | function << 12 | 9 << 7 | 0x73)
+        code.csrr("s2", "sstatus")
+        assert fault.run() == []
+        dirty = source != 0 or function & 3 == 1
+        assert (fault.guest.x(18) >> 13 & 3, fault.guest.x(18) >> 63) == ((3, 1) if dirty else (status, 0))
