@@ -74,8 +74,12 @@ static bool makes_dirty(struct hart *h, uint32_t insn)
     return status && status != SSTATUS_FS;
 }
 
-static void make_dirty(struct hart *h)
+/* csrrs and csrrc with no bit to set or clear leave FS alone. */
+static void make_dirty(struct hart *h, uint32_t insn)
 {
+    unsigned function = (insn >> 12) & 7;
+    if ((function == 2 || function == 3) && !reg_get(h, UC_RISCV_REG_X0 + (int)INSN_RS1(insn)))
+        return;
     csr_set(h, UC_RISCV_REG_SSTATUS, csr_get(h, UC_RISCV_REG_SSTATUS) | SSTATUS_FS);
 }
 
@@ -108,7 +112,7 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
         return;
     }
     if (insn_writes_fcsr(insn)) {
-        make_dirty(h);
+        make_dirty(h, insn);
         return;
     }
     clock_settle(h, address);

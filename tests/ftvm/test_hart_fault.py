@@ -577,6 +577,7 @@ def test_writing_the_float_csrs_says_dirty_in_both_ways(status: int, csr: int, f
         code.csrc("sstatus", "t0")
         code.li("t0", status << 13)
         code.csrs("sstatus", "t0")
+        code.li("t1", 1)
         code.word(csr << 20 | source << 15 | function << 12 | 9 << 7 | 0x73)
         code.csrr("s2", "sstatus")
         assert fault.run() == []

@@ -53,7 +53,7 @@ class Chance(Random):
         self.user = False
         """The instructions that are drawn will run in user mode."""
         self.whole = False
-        """What was drawn last must not be cut by a page's end: it clears a register that depends on time."""
+        """What was drawn last must not be cut by a page's end: it clears what need not be alike."""
         self.kept: tuple[int, ...] = ()
         """More registers that are no destination now: a loop's counter."""
 

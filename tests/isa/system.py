@@ -48,6 +48,7 @@ def status(g: Chance) -> bytes:
     """Bits 32 and above of what was read are dropped; UXL stays 2 and VS 0: see `deviations`."""
     bits = g.pick((SUM, MXR, SUM | MXR, SIE_BIT, SPIE, SPP, FS, 1 << 13, 2 << 13, g.number(), g.bits(20))) & ~(UXL | VS)
     rd = g.free()
+    g.whole = True
     kind = g.bits(2)
     if kind == 0:
         use = csr(g.pick((6, 7)), rd, SSTATUS, g.rs())
