@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ftvm.reference import hart
 from ftvm.reference.markdown import items
 
 DEVIATIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -17,12 +18,9 @@ DEVIATIONS: Final[dict[str, tuple[str, ...]]] = {
         "`model` and virtio's vendor are ftvm's own; `compatible` is `riscv-virtio`.",
     ),
     "From the privileged and unprivileged specifications": (
-        "`cycle` and `instret` count bytes of code, not cycles and instructions: no measure of speed.",
         "`Zicntr` is not advertised, although its three counters are there.",
         "Nothing of the later extensions is there, such as `Sstc`, `Svinval`, `V`, `B` or `H`; no `senvcfg`.",
-        "An instruction that lies on two pages, of which the second cannot be fetched, faults with `sepc` at the entry "
-        "of its block; nothing of the block has been executed, and `stval` is exact.",
-        "The reservation of `lr` is lost at the end of every epoch, so that `sc` may fail there; loops succeed.",
+        *(f"{one.specified} Here: {one.here} {one.why} ({one.section})" for one in hart.DEVIATIONS),
     ),
     "From the SBI 2.0": (
         "Of the legacy extensions, those that IPI and RFENCE replace (3 to 7) are not there.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What may differ, and why: the engine's own deviations (`ftvm.deviations`), and those of the reference.
+"""What may differ, and why: the engine's own deviations (`ftvm.reference.hart`), and those of the reference.
 
 Differences of the reference, found here and judged by the specification; ftvm is right in each:
 

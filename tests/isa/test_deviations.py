@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The deviations that a program can see are as `ftvm.deviations` says: one that is gone is to be taken off the list."""
+"""The deviations that a program can see are as `ftvm.reference.hart` says: one that is gone leaves the list."""
 
 from __future__ import annotations
 
-from ftvm.deviations import DEVIATIONS
 from ftvm.hart import RAM_BASE
+from ftvm.reference.hart import DEVIATIONS
 from tests.ftvm.asm import Asm
 from tests.ftvm.guest import Guest, shutdown
 

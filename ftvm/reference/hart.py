@@ -76,7 +76,7 @@ DEVIATIONS = (
         "counters",
         "unprivileged 10.1",
         "instret counts retired instructions.",
-        "cycle and instret count bytes of retired code, plus one for each synchronous exception.",
+        "It and `cycle` count bytes of retired code, plus one for each synchronous exception: no measure of speed.",
         "That is the machine's clock: exact, the same on both sides of a pair, and cheap.",
     ),
 )
