@@ -83,13 +83,13 @@ class Sides:
     def start_primary(self) -> None:
         """Side a is live when this returns."""
         self._spawn("a", [*(["--record", str(self._record)] if self._record is not None else []), "--unprotected"])
-        self._until(lambda: self.status().get("role") == "primary" and bool(self.status().get("channel")), "a primary")
+        self.until(lambda: self.status().get("role") == "primary" and bool(self.status().get("channel")), "a primary")
 
     def start_backup(self) -> float:
         """Side b is in sync when this returns; returns seconds from its start."""
         begin = time.monotonic()
         self._spawn(self._other, ["--join", str(self.status()["channel"])])
-        self._until(lambda: bool(self.status().get("protected")), "protection")
+        self.until(lambda: bool(self.status().get("protected")), "protection")
         return time.monotonic() - begin
 
     def kill_backup(self) -> None:
@@ -97,14 +97,14 @@ class Sides:
         process = self._processes.pop(self._other)
         process.kill()
         process.wait()
-        self._until(lambda: not self.status().get("protected"), "the primary to go on alone")
+        self.until(lambda: not self.status().get("protected"), "the primary to go on alone")
 
     def fail_over(self) -> None:
         """SIGKILL of the live side; the other one is live when this returns."""
         process = self._processes.pop(self.live)
         process.kill()
         self.live = self._other
-        self._until(lambda: self.status().get("role") == "primary", "a failover")
+        self.until(lambda: self.status().get("role") == "primary", "a failover")
         process.wait()
 
     def rate(self, seconds: float) -> float:
@@ -134,7 +134,7 @@ class Sides:
         self.close()
 
     def _fresh(self, after: float) -> dict[str, Any]:
-        self._until(lambda: float(self.status().get("updated", 0.0)) > after, "a status")
+        self.until(lambda: float(self.status().get("updated", 0.0)) > after, "a status")
         return self.status()
 
     def _spawn(self, side: str, options: list[str]) -> None:
@@ -154,12 +154,13 @@ class Sides:
         if self._pinned:
             os.sched_setaffinity(process.pid, {CORES[0 if side == "a" else 1]})
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + PATIENCE_S
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
+        """Wait for something; SideFailed in words when a side ends before, or it does not come about."""
+        end = time.monotonic() + seconds
         while not condition():
             died = [side for side, process in self._processes.items() if process.poll() is not None]
             if died or time.monotonic() > end:
-                why = f"side {died[0]} has ended" if died else f"waited {PATIENCE_S:g} s"
+                why = f"side {died[0]} has ended" if died else f"waited {seconds:g} s"
                 raise SideFailed(f"{why}, no {what}:\n{self._log.read_text()[-2000:]}")
             time.sleep(POLL_S)
 
