@@ -60,7 +60,7 @@ FILE_SIZE_MAX = 1 << 20
 CMDLINE_MAX = 1023  # Linux on RISC-V keeps 1,024 bytes, the last one a zero
 SECTOR = 512
 DISK_MAX = 16 << 40
-AGREED_FORMAT = 2
+AGREED_FORMAT = 3
 DEFAULT_MAC = bytes.fromhex("525400123456")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -192,6 +192,14 @@ class DriverTable(_Table):
     watchdog_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 2000
     boot_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 60_000
     restart: bool | None = None
+    panic: Annotated[str, Field(max_length=100)] = "Kernel panic - not syncing"
+
+    @field_validator("panic")
+    @classmethod
+    def _panic(cls, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError("must be printable: it is looked for at the beginning of a line of the console")
+        return text
 
 
 class PairTable(_Table):
@@ -333,6 +341,7 @@ class MachineConfig(_Table):
             "restart": self.driver_restart,
             "watchdog_ms": self.driver.watchdog_ms,
             "boot_ms": self.driver.boot_ms,
+            "panic": self.driver.panic,
         }
         return json.dumps(visible, sort_keys=True, separators=(",", ":")).encode()
 

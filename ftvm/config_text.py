@@ -48,6 +48,7 @@ vendor = false                      # let clients send vendor commands (the bund
 watchdog_ms = 2000                  # guest time in which the driver must answer a request; then it counts as dead
 boot_ms = 60000                     # the same for a driver that boots, until it has opened its port
 restart = true                      # restart a guest that has died (default: when there is a [service.block])
+panic = "Kernel panic - not syncing"  # a line of the console that begins so says that the guest has died; "": none does
 
 [pair]
 listen = "127.0.0.1:0"              # the logging channel, e.g. "127.0.0.1:7700"; port 0: any that is free

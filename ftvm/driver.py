@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The supervisor: decides, inside the replicated state, that the driver VM has died, and that it is restarted.
 
-A death is a deterministic fact: a guest panic (system reset with a failure reason), a trap loop, a violated device or
-service protocol, or a request that is overdue in guest time. Both replicas see it at the same clock, so nothing of it
-crosses the logging channel (LeVasseur et al., OSDI '04, section 3.5: driver restart behind unchanged clients).
+A death is a deterministic fact: a guest panic (system reset with a failure reason, or what a kernel says of it on the
+console: `ftvm/panic.py`), a trap loop, a violated device or service protocol, or a request that is overdue in guest
+time. Both replicas see it at the same clock, so nothing of it crosses the logging channel (LeVasseur et al., OSDI '04,
+section 3.5: driver restart behind unchanged clients).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from ftvm.hardware import Hardware
 from ftvm.hart import ENGINE_VERSION, Hart, StopReason
 from ftvm.image import LoadedImage
 from ftvm.pages import PageDigest, pages_of
+from ftvm.panic import Panic, PanicWatch
 from ftvm.ram_image import pack_ram, unpack_ram
 from ftvm.ram_snapshot import Pages, SnapshotSeries
 from ftvm.sbi import Sbi
@@ -39,8 +40,8 @@ from ftvm.service.journal import Journal
 from ftvm.state_form import check_form
 from replay.entry import Entry, EntryFlag, EpochResult
 
-STATE_VERSION: Final = 2
-CORE_VERSION: Final = 4  # raised when the same entries would give another run
+STATE_VERSION: Final = 3
+CORE_VERSION: Final = 5  # raised when the same entries would give another run
 ENGINE: Final = f"unicorn {ENGINE_VERSION}, core {CORE_VERSION}"
 EPOCH_WORK_MAX: Final = 1 << 16  # of devices (`GuestMemory.work`): some 256 MiB moved, or 50 ms
 EPOCH_OUTPUT_MAX: Final = 16 << 20  # bytes
@@ -84,6 +85,7 @@ class Machine:
         self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi)
         self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.writes)
         self.supervisor = Supervisor(restart=config.driver_restart)
+        self._panic = PanicWatch(config.driver.panic)
         self.hardware = Hardware(config, self, disks)
         self._bus = self.hardware.bus
         self.sbi = Sbi(self.hardware.uart, self.memory.read, self.memory.write, self.power)
@@ -110,7 +112,8 @@ class Machine:
     @property
     def deadline(self) -> int | None:
         """Guest time at which the machine has something to do although no event arrives; None for never."""
-        due = [self.hart.deadline, self.hardware.deadline, self.journal.deadline() if self.journal else None]
+        due = [self.hart.deadline, self.hardware.deadline, self._panic.deadline]
+        due.append(self.journal.deadline() if self.journal else None)
         return min((ticks for ticks in due if ticks is not None), default=None)
 
     @property
@@ -153,6 +156,9 @@ class Machine:
     def _execute(self, entry: Entry) -> EpochEnd:
         stopped = self.hart.run(entry.time, entry.time_max, entry.budget)
         rang = self.hardware.expire()
+        self.hardware.flush()  # so that a panic is noticed in the epoch in which it was said
+        self._panic.expire(self.hart.time)
+        self._look_for_panic()
         if stopped == StopReason.GUEST_ERROR:
             self.supervisor.report(self.hart.error)
         if self._power is not None:
@@ -170,9 +176,20 @@ class Machine:
             return self._bury()
         return EpochEnd.IDLE if stopped == StopReason.IDLE and not rang else EpochEnd.LIMIT
 
+    def _look_for_panic(self) -> None:
+        """A kernel that panicked is dead; also one that would reset itself, unless that is left to it."""
+        state = self._panic.state
+        resets = state is Panic.RESETTING or (state is Panic.DYING and self._power is not None)
+        if state is Panic.DEAD or (resets and self.supervisor.restart):
+            self._power = None
+            self.supervisor.report(f"the guest panicked: {self._panic.message}")
+
     def _power_request(self, action: str) -> EpochEnd:
         if action == "poweroff":
             return EpochEnd.POWEROFF
+        if self._panic.state is not Panic.NONE:
+            text = f"the guest panicked, and has reset itself: {self._panic.message}"
+            self.output(Output(OutputKind.NOTICE, 0, text.encode()))
         self._reboot()
         return EpochEnd.RESET
 
@@ -193,6 +210,7 @@ class Machine:
         self.hardware.flush()
         self.hardware.reset()
         self.supervisor.forget()
+        self._panic.forget()
         self._boot()
         if self.journal is not None:
             self.journal.restarted(self.hart.time)
@@ -245,7 +263,9 @@ class Machine:
             self.hart.stop()
         head = (output.kind << 56 | output.unit << 40 | output.offset) & (1 << 64) - 1
         self._output_crc = zlib.crc32(output.data, zlib.crc32(head.to_bytes(8, "little"), self._output_crc))
-        if output.kind == OutputKind.BLOCK_REPLY:
+        if output.kind == OutputKind.CONSOLE:
+            self._panic.see(output.data, self.hart.time)
+        elif output.kind == OutputKind.BLOCK_REPLY:
             self.supervisor.progress()
         if self.emit is not None:
             self.emit(self.sequence, index, output)
@@ -305,6 +325,7 @@ class Machine:
             "outputs": self._output_crc,
             "dma": self.memory.digest,
             "supervisor": self.supervisor.save(),
+            "panic": self._panic.save(),
             "hardware": self.hardware.save(),
             "journal": self.journal.save() if self.journal else None,
         }
@@ -372,6 +393,7 @@ class Machine:
             raise ValueError("its running digests or its sequence are impossible")
         self.sequence, self._output_crc = state["sequence"], state["outputs"]
         self.supervisor.load(state["supervisor"])
+        self._panic.load(state["panic"])
         if self.journal is not None:
             self.journal.restore(state["journal"])
 

@@ -140,6 +140,7 @@ def test_a_guest_that_serves_clients_is_restarted_unless_told_otherwise(tmp_path
         ('name = "x"\n[service.block]\nlisten = "unix:a"', 'service.block.listen: "unix:a" is not a list'),
         ('name = "x"\n[driver]\nrestart = "yes"', 'driver.restart: "yes" is not true or false'),
         ('name = "x"\n[driver]\nwatchdog_ms = 1', "driver.watchdog_ms: 1 is less than 10"),
+        ('name = "x"\n[driver]\npanic = "a\\nb"', "driver.panic: must be printable"),
         ('name = "x"\n[pair]\ntimeout_ms = 50', "pair.timeout_ms: 50 is less than three heartbeats, 60"),
         ('name = "x"\n[pair]\nlisten = "0.0.0.0:7700"', 'pair.keys: is missing: pair.listen = "0.0.0.0:7700" can be'),
         ('name = "x"\n[pair]\nlisten = "127.0.0.1:70000"', "is not an address; write HOST:PORT"),
@@ -345,6 +346,7 @@ def test_only_what_the_guest_can_see_must_be_agreed_upon(tmp_path: Path) -> None
         ("boot_ms = 60000", "boot_ms = 90000"),
         ('# size = "64 MiB"', 'size = "32 MiB"'),
         ("restart = true", "restart = false"),
+        ('panic = "Kernel panic', 'panic = "Panic'),
         ("vendor = false", "vendor = true"),
         ("[console]", "[[network]]\nmac = '52:54:00:00:00:01'\n[console]"),
     ]
@@ -356,9 +358,9 @@ def test_only_what_the_guest_can_see_must_be_agreed_upon(tmp_path: Path) -> None
 def test_the_agreed_form_is_pinned(tmp_path: Path) -> None:
     """Recordings and pairs compare it: changing it needs a new AGREED_FORMAT."""
     assert MachineConfig.default("x").agreed() == (
-        b'{"block":{"disk":0,"size":null,"vendor":false},"boot_ms":60000,"cmdline":"","disks":[67108864],"format":2,'
+        b'{"block":{"disk":0,"size":null,"vendor":false},"boot_ms":60000,"cmdline":"","disks":[67108864],"format":3,'
         b'"memory":67108864,'
-        b'"networks":[],"restart":true,"seed":0,"watchdog_ms":2000}'
+        b'"networks":[],"panic":"Kernel panic - not syncing","restart":true,"seed":0,"watchdog_ms":2000}'
     )
 
 

@@ -127,10 +127,10 @@ def test_a_pair_fails_over_while_linux_boots_and_while_it_writes(
     assert "divergence" not in pair.log().lower()
 
 
-def until_end(pair: PairProcess, seconds: float = 150) -> None:
-    """Wait until the launcher has ended with the guest."""
+def until_end(pair: PairProcess, seconds: float = 150, code: int = 0) -> None:
+    """Wait until the launcher has ended with the guest, and with that exit code."""
     end = time.monotonic() + seconds
     while pair.exit_code is None:
         assert time.monotonic() < end, f"the guest did not end\n{console(pair)[-3000:]}\n{pair.log()}"
         time.sleep(0.05)
-    assert pair.exit_code == 0, pair.log()
+    assert pair.exit_code == code, pair.log()

@@ -68,19 +68,10 @@ def test_a_request_reaches_a_program_through_the_port_and_its_reply_gets_out(lin
 
 
 def test_a_driver_that_answers_nothing_is_found_dead(linux: Linux) -> None:
-    """A panic with panic=0 hangs for ever: requests become overdue, and the machine says so."""
-    linux.begin("echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
-    linux.until("Kernel panic - not syncing")
+    """Nobody in the guest reads the service's port: a request becomes overdue, and the machine says so."""
     linux.run(linux.request(1, FLUSH))
     assert linux.wait_out(5) == EpochEnd.FAILED
     assert linux.machine.failure == "request 1 is overdue"
-
-
-def test_a_panic_restarts_a_kernel_that_is_told_to(linux: Linux) -> None:
-    linux.begin("echo 1 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
-    linux.until("Rebooting in 1 seconds")
-    assert linux.wait_out(5) == EpochEnd.RESET
-    assert "Kernel panic - not syncing: sysrq triggered crash" in linux.console
 
 
 @pytest.mark.parametrize(("command", "end"), [("poweroff -f", EpochEnd.POWEROFF), ("reboot -f", EpochEnd.RESET)])

@@ -81,6 +81,8 @@ CASES: dict[str, tuple[Damage, str]] = {
     "selector": (machine(lambda tree: put(tree, "hardware/disk0/selectors/0", 1 << 40)), "impossible selectors"),
     "plic": (machine(lambda tree: put(tree, "hardware/plic/priority", bytes(96))), "95 sources, this one has 53"),
     "request": (machine(lambda tree: put(tree, "journal/in_driver/0/0", "1")), "in_driver\\[0\\]|impossible request"),
+    "panic": (machine(lambda tree: put(tree, "panic/2", "CALM")), "its watch for panics is damaged"),
+    "panic's line": (machine(lambda tree: put(tree, "panic/0", bytes(2000))), "its watch for panics is damaged"),
     "digest": (machine(lambda tree: put(tree, "dma", -1)), "impossible"),
     "block": (lambda sections: sections.update(ram=msgpack.packb([[16, b""]])), "RAM block 16 lies outside"),
     "lz4": (lambda sections: sections.update(ram=msgpack.packb([[0, b"\xff\xff"]])), "LZ4BlockError"),
