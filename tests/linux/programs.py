@@ -13,13 +13,13 @@ from typing import Final
 from tests.ftvm.asm import Asm
 
 BASE: Final = 0x10000
-_HEADERS: Final = 64 + 56
+HEADERS: Final = 64 + 56
 _WRITE, _EXIT = 64, 93
 NAMES: Final = "abcdefgh"
 
 
 def _program(number: int) -> bytes:
-    code = Asm(BASE + _HEADERS)
+    code = Asm(BASE + HEADERS)
     code.li("s0", number + 1)
     code.li("s1", 0)
     for step in range(40 + 7 * number):  # straight code that differs in every instruction
@@ -38,7 +38,7 @@ def _program(number: int) -> bytes:
     code.ecall()
     code.label("text")
     code.code += NAMES[number].encode()
-    return _elf(code.image())
+    return elf(code.image())
 
 
 def expected_exit(number: int) -> int:
@@ -49,8 +49,9 @@ def expected_exit(number: int) -> int:
     return value & 0x7F
 
 
-def _elf(code: bytes) -> bytes:
-    entry, size = BASE + _HEADERS, _HEADERS + len(code)
+def elf(code: bytes) -> bytes:
+    """An executable of one segment, entered at its first instruction."""
+    entry, size = BASE + HEADERS, HEADERS + len(code)
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     head = ident + pack("<HHIQQQIHHHHHH", 2, 243, 1, entry, 64, 0, 0x5, 64, 56, 1, 0, 0, 0)
     segment = pack("<IIQQQQQQ", 1, 5, 0, BASE, BASE, size, size, 0x1000)

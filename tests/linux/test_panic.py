@@ -29,6 +29,7 @@ SERVICE = """
 
 [driver]
 watchdog_ms = 3600000
+boot_ms = 3600000
 """
 # A driver in shell: answers every request with success, having read its header. In its first life it dies of that;
 # that it has lived is known to the disk, at 1 MiB.
@@ -136,17 +137,18 @@ def test_words_on_the_console_are_no_panic_when_the_machine_file_says_so(stock: 
 def test_run_ends_with_a_clear_message_and_replay_with_the_same_end(stock: Stock, tmp_path: Path) -> None:
     file, log = tmp_path / "machine.toml", tmp_path / "panic.log"
     file.write_text(machine(stock, tmp_path, CRASH))
-    ran = ftvm("run", file, "--state-dir", tmp_path / "state", "--record", log)
+    ran = ftvm("run", file, "--state-dir", tmp_path / "state", "--record", log, seconds=900)
     assert ran.returncode == 1
     assert f"the guest has failed: {CAUSE}" in ran.stderr
-    replayed = ftvm("replay", log, "--json")
+    replayed = ftvm("replay", log, "--json", seconds=900)
     assert replayed.returncode == 0, replayed.stderr
     report = json.loads(replayed.stdout)
     assert report["end"] == "failed" and report["verified"] and report["divergence"] is None
 
 
 def test_a_pair_whose_guest_panics_ends_with_a_clear_message(ftvm_pair: MakePair, stock: Stock, tmp_path: Path) -> None:
-    pair = ftvm_pair(machine(stock, tmp_path, CRASH))
+    pair = ftvm_pair(machine(stock, tmp_path, CRASH), wait=False)
+    pair.wait_protected(300)
     until_end(pair, 600, code=1)
     assert f"the guest has failed: {CAUSE}" in pair.log()
     assert "divergence" not in pair.log().lower()
@@ -166,14 +168,14 @@ def test_a_client_of_a_pair_does_not_notice_that_the_kernel_panicked(
         await client.open()
         try:
             await client.request(Request(Command.FLUSH))
-            pair.wait_protected(60)
+            pair.wait_protected(300)
             pair.kill_primary()
             await client.request(Request(Command.FLUSH))
         finally:
             await client.close()
 
     asyncio.run(ask())
-    pair.wait_protected(60)
+    pair.wait_protected(300)
     assert pair.status()["driver_restarts"] == 1
     said = console(pair)
     assert said.count("Linux version") == 2 and said.splitlines().count("answered") == 2
