@@ -17,7 +17,8 @@ Callbacks run inside `run`. They may use `clock`, `time`, `ram`, `writes`, `set_
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +55,29 @@ class StopReason(IntEnum):
     """A callback called `stop`."""
     GUEST_ERROR = 3
     """The guest is beyond help; `error` says why."""
+    PAUSED = 4
+    """A debugger's pause: the epoch is not over, `resume` goes on with it."""
+
+
+class HitKind(IntEnum):
+    """What a watched place has seen."""
+
+    BREAKPOINT = 0
+    READ = 1
+    WRITE = 2
+    DEVICE = 3
+    """A device wrote; the clock is that of the entry of the block whose device access made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One access to a watched place (by physical address), or one arrival at a breakpoint (by virtual address)."""
+
+    clock: int
+    address: int
+    value: int
+    size: int
+    kind: HitKind
 
 
 class _Core(Protocol):
@@ -87,6 +111,12 @@ class _Core(Protocol):
     def reset(self, pc: int, a0: int, a1: int, /) -> None: ...
     def registers(self) -> dict[str, int]: ...
     def counters(self) -> dict[str, int]: ...
+    def pause_at(self, clock: int | None, /) -> None: ...
+    def resume(self) -> int: ...
+    def breakpoints(self, addresses: list[int], record: bool, /) -> None: ...
+    def watch(self, ranges: list[tuple[int, int, int]], /) -> None: ...
+    def hits(self) -> list[tuple[int, int, int, int, int]]: ...
+    def translate(self, address: int, /) -> int | None: ...
     def close(self) -> None: ...
 
 
@@ -130,10 +160,20 @@ class Hart:
     """One hart and its RAM. Not for use by several threads at once; `run` lets other threads of Python go on."""
 
     def __init__(
-        self, ram_size: int, mmio_read: MmioRead, mmio_write: MmioWrite, sbi: Sbi, *, clock_hook: bool = True
+        self,
+        ram_size: int,
+        mmio_read: MmioRead,
+        mmio_write: MmioWrite,
+        sbi: Sbi,
+        *,
+        clock_hook: bool = True,
+        debug: bool = False,
     ) -> None:
-        """`clock_hook=False` is for benchmarks only: no clock, so no budget, no timer, and no end but `wfi`."""
-        self._core = cast(_Core, _hart.Core(ram_size, mmio_read, mmio_write, sbi, clock_hook))
+        """With `debug`, the hart can pause inside an epoch, a little slower for it.
+
+        `clock_hook=False` is for benchmarks only: no clock, so no budget, no timer, and no end but `wfi`.
+        """
+        self._core = cast(_Core, _hart.Core(ram_size, mmio_read, mmio_write, sbi, clock_hook, debug))
         self.ram = memoryview(self._core)  # type: ignore[arg-type]
         """All of RAM, writable. Before writing to it, call `writes`."""
 
@@ -217,12 +257,41 @@ class Hart:
         self._core.reset(pc, a0, a1)
 
     def registers(self) -> dict[str, int]:
-        """Everything that `save` holds, by name, for reports."""
+        """Everything that `save` holds, by name, for reports; while paused, `fcsr` is 0 if sstatus.FS is off."""
         return self._core.registers()
 
     def counters(self) -> dict[str, int]:
         """What the core did, for tests and benchmarks. Not deterministic."""
         return self._core.counters()
+
+    # -- for a debugger ------------------------------------------------------------------------------------------
+
+    def pause_at(self, clock: int | None) -> None:
+        """`run` and `resume` return PAUSED before the first instruction that begins at this clock or later, or never.
+
+        Inside an epoch only: one that ends at this very clock ends. The guest cannot notice a pause.
+        """
+        self._core.pause_at(clock)
+
+    def resume(self) -> StopReason:
+        """Go on with the epoch that has paused."""
+        return StopReason(self._core.resume())
+
+    def breakpoints(self, addresses: Iterable[int], *, record: bool = False) -> None:
+        """Pause before these instructions (virtual addresses, any address space); with `record`, only note the hits."""
+        self._core.breakpoints(list(addresses), record)
+
+    def watch(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """Note accesses to (physical address, length, 1: reads | 2: writes); all accesses get slower meanwhile."""
+        self._core.watch(list(ranges))
+
+    def hits(self) -> list[Hit]:
+        """What breakpoints that record, and watched places, have seen since the last call, in order."""
+        return [Hit(clock, at, value, size, HitKind(kind)) for clock, at, value, size, kind in self._core.hits()]
+
+    def translate(self, address: int) -> int | None:
+        """The physical address behind a virtual one, by the guest's present page tables; None where there is none."""
+        return self._core.translate(address)
 
     def close(self) -> None:
         """Free the engine. RAM lives as long as someone looks at it."""

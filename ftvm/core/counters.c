@@ -102,6 +102,8 @@ static void on_instruction(uc_engine *uc, uint64_t address, uint32_t size, void 
     struct hart *h = hart;
     uint32_t insn;
     unsigned csr;
+    if (debug_pauses_at(h, address))
+        return;
     if (!fill_fetch(h, address, &insn) || !is_site(h, insn)) {
         h->count.counter_misses++;
         return;
@@ -163,11 +165,13 @@ void counters_on_translated(uc_engine *uc, uc_tb *now, uc_tb *before, void *hart
     bool without = *h->no_checks, replaces = look_through(h, now);
     uint64_t page = page_or_none(h, now->pc);
     bool as_meant = without ? !replaces : h->checked.on && h->checked.pc == now->pc && h->checked.page == page;
+    if (debug_runs(h, now->pc))
+        as_meant = !without;
     h->count.translations++;
     h->checked.on = without && replaces;
     h->checked.pc = now->pc;
     h->checked.page = page;
-    checks_leave_out(h, !h->checked.on);
+    checks_leave_out(h, !h->checked.on && !h->debug.inside);
     if (as_meant && !h->fresh_sites.count)
         return;
     h->retranslate = true;

@@ -209,39 +209,64 @@ static void begin_epoch(struct hart *h, uint64_t time, uint64_t time_max, uint64
     reg_set(h, UC_RISCV_REG_PRIV, reg_get(h, UC_RISCV_REG_PRIV));  /* drops the LR reservation: a save could not keep it */
 }
 
+/* What is done between two slices. Returns whether the epoch is over, and why. */
+static bool between_slices(struct hart *h, bool halted, int *reason)
+{
+    counters_hook_fresh(h);
+    pages_settle_writes(h);
+    if (h->satp_written)
+        pages_flush_tlb(h);
+    h->satp_written = false;
+    *reason = h->failed ? STOP_GUEST_ERROR : STOP_ASKED;
+    if (h->failed || h->stop_asked)
+        return true;
+    *reason = STOP_IDLE;
+    h->count.halts += halted;
+    if (halted && !interrupt_waits(h))
+        return true;
+    *reason = STOP_LIMIT;
+    return h->clock >= h->epoch_limit;
+}
+
 /* The engine is entered at least once, since a pending interrupt moves pc but not the clock. */
 static int run_epoch(struct hart *h)
 {
     for (;;) {
-        update_lines(h);
+        bool boundary = true;
+        int reason;
+        if (!h->debug.inside)
+            update_lines(h);
         bool halted = run_slice(h);
-        counters_hook_fresh(h);
-        pages_settle_writes(h);
-        if (h->satp_written)
-            pages_flush_tlb(h);
-        h->satp_written = false;
-        if (h->failed)
-            return STOP_GUEST_ERROR;
-        if (h->stop_asked)
-            return STOP_ASKED;
-        if (halted) {
-            h->count.halts++;
-            if (!interrupt_waits(h))
-                return STOP_IDLE;
-        }
-        if (h->clock >= h->epoch_limit)
-            return STOP_LIMIT;
+        if (h->debug.on && debug_after_slice(h, &boundary))
+            return STOP_PAUSED;
+        if (boundary && between_slices(h, halted, &reason))
+            return reason;
     }
+}
+
+static int run_on(struct hart *h)
+{
+    h->running = true;
+    int reason = run_epoch(h);
+    h->running = false;
+    h->paused = reason == STOP_PAUSED;
+    if (h->paused)
+        return reason;
+    h->epoch_time = hart_time(h);
+    h->epoch_time_max = h->epoch_time;
+    h->epoch_clock = h->clock;
+    return reason;
 }
 
 int hart_run(struct hart *h, uint64_t time, uint64_t time_max, uint64_t budget)
 {
     begin_epoch(h, time, time_max, budget);
-    h->running = true;
-    int reason = run_epoch(h);
-    h->running = false;
-    h->epoch_time = hart_time(h);
-    h->epoch_time_max = h->epoch_time;
-    h->epoch_clock = h->clock;
-    return reason;
+    return run_on(h);
+}
+
+/* Go on with the epoch in which the hart has paused. */
+int hart_resume(struct hart *h)
+{
+    debug_leave_pause(h);
+    return run_on(h);
 }

@@ -104,7 +104,7 @@ static bool add_hooks(struct hart *h)
     return hook(h, UC_HOOK_TLB_FILL, fill_on_miss) && hook(h, UC_HOOK_INTR, trap_on_exception)
         && hook(h, UC_HOOK_INSN_INVALID, trap_on_breakpoint)
         && hook(h, UC_HOOK_EDGE_GENERATED, counters_on_translated)
-        && (!h->clock_hook || hook(h, UC_HOOK_BLOCK, clock_on_block));
+        && (!h->clock_hook || hook(h, UC_HOOK_BLOCK, h->debug.on ? debug_on_block : clock_on_block));
 }
 
 /*
@@ -133,10 +133,10 @@ static bool start_engine(struct hart *h)
     return uc_ctl_set_tcg_buffer_size(h->uc, TRANSLATION_BUFFER) == UC_ERR_OK && map_ram(h) && mmio_map(h)
         && uc_ctl_exits_enable(h->uc) == UC_ERR_OK && checks_begin(h, TRANSLATION_BUFFER)
         && uc_ctl_tlb_mode(h->uc, UC_TLB_VIRTUAL) == UC_ERR_OK
-        && fill_locate_registers(h) && add_hooks(h) && let_one_block_run(h);
+        && fill_locate_registers(h) && look_locate_registers(h) && add_hooks(h) && let_one_block_run(h);
 }
 
-struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_hook)
+struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_hook, bool debug)
 {
     struct hart *h = calloc(1, sizeof *h);
     if (!h)
@@ -148,6 +148,8 @@ struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_ho
     h->pages = calloc(h->pages_count, sizeof *h->pages);
     h->fetched = calloc(FETCH_ENTRIES, sizeof *h->fetched);
     h->clock_hook = clock_hook;
+    h->debug.on = debug;
+    h->debug.pause = NEVER;
     if (!h->pages || !h->fetched || !start_engine(h)) {
         hart_free(h);
         return NULL;
@@ -180,6 +182,11 @@ void hart_free(struct hart *h)
     list_clear(&h->counter_hooks);
     list_clear(&h->counter_sites);
     list_clear(&h->fresh_sites);
+    list_clear(&h->debug.breakpoints);
+    list_clear(&h->debug.waiting);
+    list_clear(&h->debug.hits);
+    list_clear(&h->debug.watches);
+    list_clear(&h->debug.watch_hooks);
     free(h->fetched);
     free(h->pages);
     free(h);

@@ -18,6 +18,8 @@
  *   trap.c      trap entry, the engine's exceptions, page faults
  *   sbi.c       the supervisor binary interface, as far as it concerns the hart alone
  *   mmio.c      the device windows
+ *   look.c      all registers without a trace, for the debugger
+ *   debug.c     pauses at any instruction, breakpoints, watched memory
  *   state.c     registers as an array of words: digest, save, restore, reset
  *   hart.c      birth and death
  *   module.c    the Python type; module_ram.c: those of its methods that concern RAM
@@ -68,7 +70,7 @@ enum { MIP_SSIP = 1 << 1, MIP_STIP = 1 << 5, MIP_SEIP = 1 << 9, MIP_S = MIP_SSIP
 /* Same bits as UC_PROT_*, and as the R, W, X bits of a page table entry shifted right by one. */
 enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 
-enum stop_reason { STOP_LIMIT = 0, STOP_IDLE = 1, STOP_ASKED = 2, STOP_GUEST_ERROR = 3 };
+enum stop_reason { STOP_LIMIT = 0, STOP_IDLE = 1, STOP_ASKED = 2, STOP_GUEST_ERROR = 3, STOP_PAUSED = 4 };
 
 /*
  * What the TLB may hold for a physical page, and so what may have become stale:
@@ -129,6 +131,8 @@ struct peek {
     size_t priv, satp, mstatus;
 };
 
+enum { LOOK_CSRS = 8 };
+
 struct view {  /* of the translation registers */
     uint64_t priv, satp, status;
 };
@@ -137,6 +141,24 @@ struct fault {
     bool on;
     enum access access;
     uint64_t pc, page, priv, cause;
+};
+
+enum hit_kind { HIT_BREAKPOINT, HIT_READ, HIT_WRITE, HIT_DEVICE };
+enum { HIT_WORDS = 4 };  /* clock, address, value, kind | size << 8 */
+
+struct debug {
+    bool on;                    /* debug_on_block is the block hook */
+    bool record;                /* breakpoints are noted, and do not pause */
+    bool inside, entered, found, skip, hooked, overflow;
+    uint64_t pause;             /* clock to pause at, or NEVER */
+    uint64_t skip_clock;        /* where it paused last: not again before it has moved */
+    uint64_t from, target, end; /* of the block that runs `inside` */
+    uint64_t from_clock;
+    uint64_t at;                /* pc of the pause */
+    uint64_t pages[2];          /* that it lies on */
+    uc_hook hook;
+    uint64_t filter[64];        /* pages with breakpoints, hashed */
+    struct list breakpoints, waiting, hits, watches, watch_hooks;
 };
 
 struct counters {
@@ -166,7 +188,7 @@ struct hart {
     uint64_t timer;
     bool external;        /* level of the external interrupt line */
     int lines;            /* timer and external line as last written to mip; -1: unknown */
-    bool running, stop_asked, failed, breakpoint, clock_hook;
+    bool running, paused, stop_asked, failed, breakpoint, clock_hook;
     uint64_t barren_traps, barren_clock;
     char error[ERROR_MAX];
 
@@ -191,12 +213,14 @@ struct hart {
     struct peek peek;
 
     uint64_t mmio_digest;
+    size_t looks[LOOK_CSRS];   /* where further CSRs lie in a saved context */
+    struct debug debug;
     struct upcalls up;
     struct counters count;
 };
 
 /* hart.c */
-struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_hook);
+struct hart *hart_new(uint64_t ram_size, const struct upcalls *up, bool clock_hook, bool debug);
 void hart_close(struct hart *);  /* the engine; RAM stays for those who still look at it */
 void hart_free(struct hart *);
 void hart_fail(struct hart *, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -209,6 +233,7 @@ void csr_set(struct hart *, int id, uint64_t value);
 
 /* epoch.c */
 int hart_run(struct hart *, uint64_t time, uint64_t time_max, uint64_t budget);
+int hart_resume(struct hart *);
 uint64_t hart_time(const struct hart *);
 void hart_stop(struct hart *);
 void hart_set_external(struct hart *, bool level);
@@ -218,6 +243,23 @@ void clock_kick(struct hart *);
 void clock_set_timer(struct hart *, uint64_t ticks);
 void clock_count_trap(struct hart *);
 void clock_on_block(uc_engine *, uint64_t address, uint32_t size, void *hart);
+
+/* look.c */
+bool look_locate_registers(struct hart *);
+uint64_t look_csr(const struct hart *, const char *name);
+uint64_t look_fcsr(struct hart *, const struct view *);
+uint64_t look_sstatus(const struct view *);
+
+/* debug.c */
+void debug_on_block(uc_engine *, uint64_t address, uint32_t size, void *hart);
+bool debug_set_breakpoints(struct hart *, const uint64_t *addresses, size_t count, bool record);
+void debug_confirm(struct hart *);
+bool debug_after_slice(struct hart *, bool *boundary);
+void debug_leave_pause(struct hart *);
+void debug_forget(struct hart *);
+bool debug_watch(struct hart *, uint64_t first, uint64_t length, unsigned access);
+void debug_unwatch(struct hart *);
+void debug_wrote(struct hart *, uint64_t address, uint64_t length);
 
 /* walk.c */
 enum { LEVELS_MAX = 5 };  /* Sv57 */
@@ -328,10 +370,23 @@ bool mmio_covers(uint64_t address);
 enum { STATE_WORDS = 96 };
 uint64_t state_digest(struct hart *);
 void state_collect(struct hart *, uint64_t words[STATE_WORDS]);
+void state_look(struct hart *, uint64_t words[STATE_WORDS]);
 const char *state_install(struct hart *, const uint64_t words[STATE_WORDS]);
 void state_reset(struct hart *, uint64_t pc, uint64_t a0, uint64_t a1);
 unsigned state_count(void);
 const char *state_name(unsigned word);
+
+/* The engine is about to stop in front of this instruction, which must not be emulated yet. */
+static inline bool debug_pauses_at(const struct hart *h, uint64_t address)
+{
+    return h->debug.inside && h->debug.target == address;
+}
+
+/* Is this code of the block that runs up to the debugger's target, so with checks? */
+static inline bool debug_runs(const struct hart *h, uint64_t address)
+{
+    return h->debug.inside && address - h->debug.from < h->debug.end - h->debug.from;
+}
 
 static inline uint64_t mix(uint64_t digest, uint64_t word)
 {

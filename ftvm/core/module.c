@@ -32,6 +32,17 @@ struct hart *core_resting(Core *self)
     return core_open(self);
 }
 
+/* For what must not happen in the middle of an epoch either, where a debugger may have paused. */
+static struct hart *whole_hart(Core *self)
+{
+    struct hart *h = core_resting(self);
+    if (h && h->paused) {
+        PyErr_SetString(PyExc_RuntimeError, "not while the hart has paused inside an epoch: resume, or restore a state");
+        return NULL;
+    }
+    return h;
+}
+
 /* Callbacks: entered with the lock released. */
 
 static void keep_error(Core *self)
@@ -140,11 +151,12 @@ static void on_sbi(struct hart *h, uint64_t extension, uint64_t function, const 
 
 static int Core_init(Core *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"ram_size", "mmio_read", "mmio_write", "sbi", "clock_hook", NULL};
+    static char *names[] = {"ram_size", "mmio_read", "mmio_write", "sbi", "clock_hook", "debug", NULL};
     unsigned long long ram_size;
     PyObject *read, *write, *sbi;
-    int clock_hook = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KOOO|p", names, &ram_size, &read, &write, &sbi, &clock_hook))
+    int clock_hook = 1, debug = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "KOOO|pp", names, &ram_size, &read, &write, &sbi, &clock_hook,
+                                     &debug))
         return -1;
     if (self->hart) {
         PyErr_SetString(PyExc_RuntimeError, "this hart is initialised already");
@@ -158,7 +170,7 @@ static int Core_init(Core *self, PyObject *args, PyObject *keywords)
     self->mmio_write = Py_NewRef(write);
     self->sbi = Py_NewRef(sbi);
     struct upcalls up = {on_mmio_read, on_mmio_write, on_sbi, self};
-    self->hart = hart_new(ram_size, &up, clock_hook);
+    self->hart = hart_new(ram_size, &up, clock_hook, debug);
     if (!self->hart) {
         PyErr_SetString(PyExc_MemoryError, "the engine did not start: out of memory, or not the engine this was made for");
         return -1;
@@ -222,9 +234,25 @@ static int Core_getbuffer(Core *self, Py_buffer *view, int flags)
 
 /* Running. */
 
+/* Run an epoch from these three numbers, or with NULL go on with the one that has paused. */
+PyObject *core_run_epoch(Core *self, const uint64_t number[3])
+{
+    self->running = true;
+    self->thread = PyEval_SaveThread();
+    int reason = number ? hart_run(self->hart, number[0], number[1], number[2]) : hart_resume(self->hart);
+    PyEval_RestoreThread(self->thread);
+    self->running = false;
+    if (self->error_type) {
+        PyErr_Restore(self->error_type, self->error_value, self->error_trace);
+        self->error_type = self->error_value = self->error_trace = NULL;
+        return NULL;
+    }
+    return PyLong_FromLong(reason);
+}
+
 static PyObject *Core_run(Core *self, PyObject *const *args, Py_ssize_t count)
 {
-    struct hart *h = core_resting(self);
+    struct hart *h = whole_hart(self);
     if (!h)
         return NULL;
     if (count != 3) {
@@ -242,17 +270,7 @@ static PyObject *Core_run(Core *self, PyObject *const *args, Py_ssize_t count)
                      "and the budget must be positive", number[0], number[1], number[2], hart_time(h));
         return NULL;
     }
-    self->running = true;
-    self->thread = PyEval_SaveThread();
-    int reason = hart_run(h, number[0], number[1], number[2]);
-    PyEval_RestoreThread(self->thread);
-    self->running = false;
-    if (self->error_type) {
-        PyErr_Restore(self->error_type, self->error_value, self->error_trace);
-        self->error_type = self->error_value = self->error_trace = NULL;
-        return NULL;
-    }
-    return PyLong_FromLong(reason);
+    return core_run_epoch(self, number);
 }
 
 static PyObject *Core_stop(Core *self, PyObject *unused)
@@ -278,13 +296,13 @@ static PyObject *Core_set_external(Core *self, PyObject *level)
 
 static PyObject *Core_digest(Core *self, PyObject *unused)
 {
-    struct hart *h = core_resting(self);
+    struct hart *h = whole_hart(self);
     return h ? PyLong_FromUnsignedLongLong(state_digest(h)) : NULL;
 }
 
 static PyObject *Core_save(Core *self, PyObject *unused)
 {
-    struct hart *h = core_resting(self);
+    struct hart *h = whole_hart(self);
     if (!h)
         return NULL;
     uint64_t words[2 + STATE_WORDS] = {SAVE_MAGIC, SAVE_VERSION};
@@ -353,7 +371,7 @@ static PyObject *Core_registers(Core *self, PyObject *unused)
     if (!dict)
         return NULL;
     uint64_t words[STATE_WORDS];
-    state_collect(h, words);
+    (h->paused ? state_look : state_collect)(h, words);
     for (unsigned i = 0; i < state_count(); i++)
         if (!put(dict, state_name(i), words[i])) {
             Py_DECREF(dict);
@@ -450,9 +468,9 @@ static PyType_Spec Core_spec = {
     .slots = Core_slots,
 };
 
-static int add_ram_methods(PyTypeObject *type)
+static int add_methods(PyTypeObject *type, PyMethodDef *methods)
 {
-    for (PyMethodDef *method = core_ram_methods; method->ml_name; method++) {
+    for (PyMethodDef *method = methods; method->ml_name; method++) {
         PyObject *descriptor = PyDescr_NewMethod(type, method);
         int failed = !descriptor || PyObject_SetAttrString((PyObject *)type, method->ml_name, descriptor);
         Py_XDECREF(descriptor);
@@ -467,7 +485,9 @@ static int module_exec(PyObject *module)
     PyObject *type = PyType_FromSpec(&Core_spec);
     if (!type)
         return -1;
-    int failed = add_ram_methods((PyTypeObject *)type) || PyModule_AddObjectRef(module, "Core", type);
+    PyTypeObject *core = (PyTypeObject *)type;
+    int failed = add_methods(core, core_ram_methods) || add_methods(core, core_debug_methods)
+        || PyModule_AddObjectRef(module, "Core", type);
     Py_DECREF(type);
     return failed || PyModule_AddIntConstant(module, "BYTES_PER_TICK", BYTES_PER_TICK)
         || PyModule_AddIntConstant(module, "BARREN_TRAPS_MAX", BARREN_TRAPS_MAX) || describe(module) ? -1 : 0;

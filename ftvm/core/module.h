@@ -22,7 +22,10 @@ typedef struct {
 struct hart *core_open(Core *);
 struct hart *core_resting(Core *);
 
-/* module_ram.c */
-extern PyMethodDef core_ram_methods[];
+/* Run an epoch from these three numbers, or with NULL go on with the one that has paused. */
+PyObject *core_run_epoch(Core *, const uint64_t number[3]);
+
+/* module_ram.c, module_debug.c */
+extern PyMethodDef core_ram_methods[], core_debug_methods[];
 
 #endif

@@ -234,6 +234,8 @@ void pages_host_writes(struct hart *h, uint64_t address, uint64_t length)
 {
     if (!length || !in_ram(h, address))
         return;
+    if (h->debug.watches.count)
+        debug_wrote(h, address, length);
     uint64_t last = (address - RAM_BASE + length - 1) >> PAGE_BITS;
     for (uint64_t i = (address - RAM_BASE) >> PAGE_BITS; i <= last && i < h->pages_count; i++) {
         struct page *page = &h->pages[i];

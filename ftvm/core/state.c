@@ -72,9 +72,8 @@ static void collect_registers(struct hart *h, uint64_t words[STATE_WORDS])
     reg_set(h, UC_RISCV_REG_PRIV, words[PRIV]);
 }
 
-void state_collect(struct hart *h, uint64_t words[STATE_WORDS])
+static void collect_rest(struct hart *h, uint64_t words[STATE_WORDS])
 {
-    collect_registers(h, words);
     words[CLOCK] = h->clock;
     words[TIME] = hart_time(h);
     words[TIMER] = h->timer;
@@ -82,6 +81,34 @@ void state_collect(struct hart *h, uint64_t words[STATE_WORDS])
     words[MMIO_DIGEST] = h->mmio_digest;
     words[BARREN_TRAPS] = h->barren_traps;
     words[BARREN_CLOCK] = h->barren_clock;
+}
+
+void state_collect(struct hart *h, uint64_t words[STATE_WORDS])
+{
+    collect_registers(h, words);
+    collect_rest(h, words);
+}
+
+/* The same without a trace (look.c). */
+void state_look(struct hart *h, uint64_t words[STATE_WORDS])
+{
+    struct view view;
+    fill_view(h, &view);
+    for (int i = 0; i < PLAIN; i++) {
+        int id = words_table[i].id;
+        if (id == UC_RISCV_REG_FCSR)
+            words[i] = look_fcsr(h, &view);
+        else if (id == UC_RISCV_REG_SATP)
+            words[i] = view.satp;
+        else if (id == UC_RISCV_REG_PC || i < FCSR_WORD)
+            words[i] = reg_get(h, id);
+        else
+            words[i] = look_csr(h, words_table[i].name);
+    }
+    words[PRIV] = view.priv;
+    words[SSTATUS] = look_sstatus(&view);
+    words[SIP] = look_csr(h, "sip") & MIP_S;
+    collect_rest(h, words);
 }
 
 uint64_t state_digest(struct hart *h)
@@ -130,8 +157,9 @@ const char *state_install(struct hart *h, const uint64_t words[STATE_WORDS])
     h->mmio_digest = words[MMIO_DIGEST];
     h->barren_traps = words[BARREN_TRAPS];
     h->barren_clock = words[BARREN_CLOCK];
-    h->failed = false;
+    h->failed = h->paused = false;
     h->error[0] = 0;
+    debug_forget(h);
     pages_drop_all(h);
     return NULL;
 }

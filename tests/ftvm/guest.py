@@ -18,14 +18,14 @@ PLIC = 0x0C00_0000
 class Guest:
     """Machine code in a hart; what it does to devices and firmware is recorded and may be answered by hooks."""
 
-    def __init__(self, *, ram: int = 4 * MIB, clock_hook: bool = True) -> None:
+    def __init__(self, *, ram: int = 4 * MIB, clock_hook: bool = True, debug: bool = False) -> None:
         self.reads: list[tuple[int, int]] = []
         self.writes: list[tuple[int, int, int]] = []
         self.calls: list[tuple[int, int, int]] = []
         self.on_read: Callable[[int, int], int] = lambda address, size: 0
         self.on_write: Callable[[int, int, int], None] = lambda address, size, value: None
         self.on_call: Callable[[int, int, tuple[int, ...]], tuple[int, int]] = lambda extension, function, args: (0, 0)
-        self.hart = Hart(ram, self._read, self._write, self._call, clock_hook=clock_hook)
+        self.hart = Hart(ram, self._read, self._write, self._call, clock_hook=clock_hook, debug=debug)
 
     def _read(self, address: int, size: int) -> int:
         self.reads.append((address, size))
