@@ -71,8 +71,15 @@ class Machine:
     """One guest: hart, RAM, devices, and the replicated half of the block service."""
 
     def __init__(
-        self, config: MachineConfig, image: LoadedImage, disks: Sequence[BlockBackend], emit: Emit | None = None
+        self,
+        config: MachineConfig,
+        image: LoadedImage,
+        disks: Sequence[BlockBackend],
+        emit: Emit | None = None,
+        *,
+        debug: bool = False,
     ) -> None:
+        """With `debug`, `advance` may pause inside an epoch; `hart` has what a debugger needs."""
         self.config = config
         self.image = image
         self.emit = emit
@@ -82,7 +89,10 @@ class Machine:
         self._output_crc = 0
         self._output_bytes = 0  # in this epoch
         self._power: tuple[str, int] | None = None
-        self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi)
+        self._entry: Entry | None = None  # of the epoch that has begun and is not finished
+        self._stop = False  # an event of it stops the machine
+        self._stopped: StopReason | None = None  # why the hart returned last, in it
+        self.hart = Hart(config.machine.memory, self._mmio_read, self._mmio_write, self._sbi, debug=debug)
         self.memory = GuestMemory(self.hart.ram, RAM_BASE, self.hart.writes)
         self.supervisor = Supervisor(restart=config.driver_restart)
         self._panic = PanicWatch(config.driver.panic)
@@ -130,17 +140,44 @@ class Machine:
 
     def run(self, entry: Entry) -> EpochResult:
         """Run one epoch; `entry` is all that is not determined by the machine's state."""
+        self.begin(entry)
+        while self.advance():
+            pass
+        return self.finish()
+
+    def begin(self, entry: Entry) -> None:
+        """The first third of `run`: deliver the entry's events."""
         if entry.clock != self.hart.clock:
             raise ValueError(f"entry {entry.sequence} starts at clock {entry.clock}, this machine's is {self.clock}")
         self.sequence = entry.sequence
+        self._entry = entry
         self._outputs = []
         self._output_bytes = self.memory.work = 0
         self._power = None
-        stop = False
+        self._stopped = None
+        self._stop = False
         for event in entry.events:
-            stop = self._deliver(event, entry.time) or stop
+            self._stop = self._deliver(event, entry.time) or self._stop
         self.hardware.push()
-        reason = EpochEnd.STOPPED if stop else self._execute(entry)
+
+    def advance(self) -> bool:
+        """Run the hart to the epoch's end, or to where a debugger has it pause: then True, and this is to be repeated."""
+        entry = self._entry
+        assert entry is not None, "no epoch has begun"
+        if self._stop:
+            return False
+        if self._stopped == StopReason.PAUSED:
+            self._stopped = self.hart.resume()
+        else:
+            self._stopped = self.hart.run(entry.time, entry.time_max, entry.budget)
+        return self._stopped == StopReason.PAUSED
+
+    def finish(self) -> EpochResult:
+        """The last third of `run`: what the supervisor does between epochs, and the result."""
+        entry = self._entry
+        assert entry is not None, "no epoch has begun"
+        reason = EpochEnd.STOPPED if self._stop else self._conclude()
+        self._entry = None
         self.hardware.flush()
         pages = self._digest_pages() if entry.flags & EntryFlag.DIGEST_PAGES else 0
         return EpochResult(
@@ -153,8 +190,8 @@ class Machine:
             outputs=tuple(self._outputs),
         )
 
-    def _execute(self, entry: Entry) -> EpochEnd:
-        stopped = self.hart.run(entry.time, entry.time_max, entry.budget)
+    def _conclude(self) -> EpochEnd:
+        stopped = self._stopped
         rang = self.hardware.expire()
         self.hardware.flush()  # so that a panic is noticed in the epoch in which it was said
         self._panic.expire(self.hart.time)

@@ -117,10 +117,10 @@ class Report:
 class Rebuilt:
     """The machine of a log, in the form that a replay drives. Raises LogError for what the machine cannot take."""
 
-    def __init__(self, config: MachineConfig, path: Path) -> None:
+    def __init__(self, config: MachineConfig, path: Path, debug: bool = False) -> None:
         self._path = path
-        self._disks = [ScratchDisk(disk.size or 0) for disk in config.disk]
-        self.machine = Machine(config, load_image(config), self._disks)
+        self.disks = [ScratchDisk(disk.size or 0) for disk in config.disk]
+        self.machine = Machine(config, load_image(config), self.disks, debug=debug)
         self.end: EpochEnd | None = None
         self.reached = self.reached_before = Reached()
 
@@ -141,7 +141,7 @@ class Rebuilt:
     def restore(self, sections: Sections) -> None:
         """Start from the disks, and from the machine's state if there is one, that the log begins with."""
         try:
-            state = load_disks(sections, self._disks)
+            state = load_disks(sections, self.disks)
             if state:
                 self.machine.restore(state)
         except (ValueError, KeyError, TypeError) as error:
@@ -152,7 +152,7 @@ class Rebuilt:
         self.machine.close()
 
 
-def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None) -> Rebuilt:
+def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None, *, debug: bool = False) -> Rebuilt:
     """The machine that a header describes; LogError, ConfigError or ImageError when there is no such machine here.
 
     `machine_file` stands in for the recorded one, e.g. because the kernel lies elsewhere on this host.
@@ -163,7 +163,7 @@ def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None) -> 
     if not all(disk.size for disk in config.disk):
         raise ConfigError(f"{machine_file}: say every disk's size: a replay has no images to take it from")
     try:
-        rebuilt = Rebuilt(config, path)
+        rebuilt = Rebuilt(config, path, debug)
     except ImageError as error:
         raise LogError(f"{path}: the guest that was recorded cannot be loaded here: {error}") from None
     header.check_against(configuration=config.digest(), images=rebuilt.machine.image.digests, engine=ENGINE)

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Timeline`: one recording and one machine, which goes to any instruction of it, forwards and backwards.
+
+Going back means going forth from an earlier *still*, the machine's whole state between two entries: they are kept on
+the way, thinned out where they are old and dense, and one more in front of the latest position, so that single steps
+backwards cost one epoch each.
+
+    still    entry entry entry [position] entry        end of the log
+      |--------run as recorded-->|   |
+      |                              one more still
+
+Every entry that is run to its end is compared with what was recorded: `Divergence` says where the two part.
+Breakpoints and watched memory are the machine's: it pauses at the first, and notes hits of both when it is told to
+record them. Going back to the last hit is going forth from still after still, the latest first, and taking the last
+hit that was noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, Protocol, TypeVar
+
+from devices.event import Event
+from replay.divergence import Divergence, differences
+from replay.entries import Entries
+from replay.entry import Entry, EpochResult
+from replay.position import Position
+from replay.stills import Kept, Stills
+
+INSN_MAX: Final = 4  # an instruction moves the clock by 1 (a trap), 2 or 4
+SPACING: Final = 150_000_000  # of the clock, between two stills: some 0.1 s
+STILLS_MAX: Final = 64
+
+Range = tuple[int, int, int]
+"""Physical address, length, 1: reads | 2: writes"""
+
+
+class Hit(Protocol):
+    """What the machine notes of a breakpoint or of watched memory."""
+
+    @property
+    def clock(self) -> int: ...
+
+
+Still = TypeVar("Still")
+H = TypeVar("H", bound=Hit)
+
+
+class Traveller(Protocol[Still, H]):
+    """The machine, as far as a timeline moves it. `keep` and `go_back` are called between two entries."""
+
+    @property
+    def clock(self) -> int: ...
+
+    def begin(self, entry: Entry) -> None: ...
+
+    def advance(self) -> bool: ...
+
+    def finish(self) -> EpochResult: ...
+
+    def pause_at(self, clock: int | None) -> None: ...
+
+    def breakpoints(self, addresses: Sequence[int], *, record: bool = False) -> None: ...
+
+    def watch(self, ranges: Sequence[Range]) -> None: ...
+
+    def hits(self) -> list[H]: ...
+
+    def keep(self) -> Still: ...
+
+    def go_back(self, still: Still) -> None: ...
+
+    def drop(self, still: Still) -> None: ...
+
+
+class Why(Enum):
+    """Why a run has stopped."""
+
+    BREAKPOINT = "breakpoint"
+    WATCH = "watch"
+    PLACE = "place"  # the position that was asked for
+    EDGE = "edge"  # the recording's end, or its beginning
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Generic[H]):
+    """Where a run has stopped, and why. `hit` is of watched memory."""
+
+    why: Why
+    position: Position
+    hit: H | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found(Generic[H]):
+    position: Position
+    hit: H
+
+
+class Timeline(Generic[Still, H]):
+    """Between its methods the machine stands at `position`."""
+
+    def __init__(
+        self,
+        machine: Traveller[Still, H],
+        entries: Entries,
+        *,
+        verify: bool = True,
+        spacing: int = SPACING,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """The machine stands where the log begins. `interrupted` is asked before each entry of a long way."""
+        self.machine = machine
+        self.entries = entries
+        self.verify = verify
+        self.interrupted = interrupted
+        self._spacing = spacing
+        self._done = entries.base  # last entry that the machine has finished
+        self._open: Entry | None = None  # the one that it is in
+        self._event: tuple[int, Event] | None = None
+        self._breakpoints: tuple[int, ...] = ()
+        self._watched: tuple[Range, ...] = ()
+        self.stills: Stills[Still] = Stills(STILLS_MAX, machine.drop)
+        self.stills.add(self._done, machine.clock, machine.keep())
+        self.start = Position(self._done, machine.clock)
+
+    # -- where ------------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """Where the machine stands."""
+        return Position(self._done if self._open is None else self._open.sequence, self.machine.clock)
+
+    @property
+    def inside(self) -> bool:
+        """Whether that is inside an entry, after its events were delivered."""
+        return self._open is not None
+
+    @property
+    def end(self) -> Position:
+        """The last position of the recording."""
+        if not len(self.entries):
+            return self.start
+        return Position(self.entries.last, self.entries[self.entries.last][1].clock)
+
+    def place_of(self, clock: int) -> Position:
+        """The position at a clock value: before the first instruction that begins there or later."""
+        if clock <= self.start.clock or not len(self.entries):
+            return self.start
+        return min(Position(self.entries.at_clock(clock), clock), self.end)
+
+    # -- to a place -------------------------------------------------------------------------------------------------
+
+    def seek(self, place: Position) -> Position:
+        """Go to a place, or to the first position behind it; where the machine stands then."""
+        place = max(self.start, min(place, self.end))
+        if self._open is not None and self.position <= place and place.sequence == self._open.sequence:
+            return self._go_on_to(place.clock)
+        self._go_behind(place.sequence if place.sequence == self.start.sequence else place.sequence - 1)
+        if place <= self.start:
+            return self.position
+        if place.sequence != self.entries.last or place.clock < self.end.clock:
+            self._keep()
+        self._begin()
+        return self._go_on_to(place.clock)
+
+    def step(self) -> bool:
+        """Go on to the first position whose clock is higher; False at the end."""
+        clock = self.machine.clock
+        while self.machine.clock == clock:
+            if self._open is None:
+                if self._done == self.entries.last:
+                    return False
+                self._begin()
+            self._go_on_to(clock + 1)
+        return True
+
+    def step_back(self) -> bool:
+        """Go back to the last position whose clock is lower; False at the beginning."""
+        clock = self.machine.clock
+        if clock <= self.start.clock:
+            return self._back_to_start()
+        self.seek(self._entered_before(clock))
+        before = self.position
+        while self.step() and self.machine.clock < clock:
+            before = self.position
+        self.seek(before)
+        return True
+
+    def _back_to_start(self) -> bool:
+        moved = self.position != self.start
+        self.seek(self.start)
+        return moved
+
+    def _entered_before(self, clock: int) -> Position:
+        """A position before the last instruction that begins before this clock, in the same entry as that."""
+        sequence = self.entries.at_clock(clock)
+        while sequence > self.entries.first and self.entries[sequence][0].clock >= clock:
+            sequence -= 1
+        begins = self.entries[sequence][0].clock
+        if begins > clock - INSN_MAX:
+            return Position(sequence - 1, begins)
+        return Position(sequence, clock - INSN_MAX)
+
+    # -- until something happens ------------------------------------------------------------------------------------
+
+    def set_breakpoints(self, addresses: Sequence[int]) -> None:
+        """Virtual addresses where `run` and `run_back` stop."""
+        self._breakpoints = tuple(addresses)
+
+    def set_watched(self, ranges: Sequence[Range]) -> None:
+        """Memory whose accesses stop `run` (behind them) and `run_back` (in front of them)."""
+        self._watched = tuple(ranges)
+
+    def run(self) -> Stop[H]:
+        """Go on to a breakpoint, behind an access to watched memory, or to the end."""
+        place = self.position
+        self.machine.breakpoints(self._breakpoints)
+        self.machine.watch(self._watched)
+        try:
+            stop = self._run_on()
+        finally:
+            self._look_away()
+        if stop.why != Why.WATCH:
+            return stop
+        assert stop.hit is not None
+        return self._behind_access(place, stop.hit)
+
+    def _run_on(self) -> Stop[H]:
+        while True:
+            if self._open is None:
+                if self._done == self.entries.last:
+                    return Stop(Why.EDGE, self.position)
+                if self.interrupted():
+                    return Stop(Why.INTERRUPTED, self.position)
+                self._keep_now_and_then()
+                self._begin()
+            self.machine.pause_at(None)
+            paused = self.machine.advance()
+            sequence = self.position.sequence
+            if hits := self.machine.hits():
+                return Stop(Why.WATCH, Position(sequence, hits[0].clock), hits[0])
+            if paused:
+                return Stop(Why.BREAKPOINT, self.position)
+            self._finish()
+
+    def _behind_access(self, place: Position, hit: H) -> Stop[H]:
+        """The instruction that made an access is to be the last one that was executed."""
+        sequence = self.position.sequence
+        self.seek(max(place, Position(sequence, hit.clock)))
+        self.step()
+        return Stop(Why.WATCH, self.position, hit)
+
+    def run_back(self) -> Stop[H]:
+        """Go back to the last breakpoint or access to watched memory before here, or to the beginning."""
+        here = self.position
+        for still in self._stills_before(here):
+            found = self._last_hit(still, here)
+            if found is not None:
+                self.seek(found.position)
+                why = Why.BREAKPOINT if self._is_breakpoint(found.hit) else Why.WATCH
+                return Stop(why, self.position, found.hit)
+            if self.interrupted():
+                return Stop(Why.INTERRUPTED, self.seek(Position(still.sequence, still.clock)))
+            here = Position(still.sequence, still.clock)
+        self.seek(self.start)
+        return Stop(Why.EDGE, self.position)
+
+    def _stills_before(self, place: Position) -> Iterator[Kept[Still]]:
+        """From the latest to the first; more may be kept meanwhile."""
+        sequence = place.sequence - 1 if place.sequence > self.start.sequence else place.sequence
+        while (still := self.stills.before(sequence)) is not None:
+            yield still
+            sequence = still.sequence - 1
+
+    def _last_hit(self, still: Kept[Still], before: Position) -> _Found[H] | None:
+        """The last hit from a still up to (and without) a position."""
+        self._return_to(still)
+        self.machine.breakpoints(self._breakpoints, record=True)
+        self.machine.watch(self._watched)
+        found: _Found[H] | None = None
+        try:
+            while self._done < before.sequence:
+                sequence = self._done + 1
+                self._keep_now_and_then()
+                self._begin()
+                self._go_on_to(before.clock if sequence == before.sequence else self.entries[sequence][1].clock)
+                for hit in self.machine.hits():
+                    if Position(sequence, hit.clock) < before:
+                        found = _Found(Position(sequence, hit.clock), hit)
+                if self._open is not None:
+                    break
+        finally:
+            self._look_away()
+        return found
+
+    def _is_breakpoint(self, hit: H) -> bool:
+        return getattr(hit, "kind", 0) == 0
+
+    def _look_away(self) -> None:
+        self.machine.breakpoints(())
+        self.machine.watch(())
+        self.machine.hits()
+
+    # -- the machine ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        entry, _ = self.entries[self._done + 1]
+        if entry.events:
+            self._event = (entry.sequence, entry.events[-1])
+        self.machine.begin(entry)
+        self._open = entry
+
+    def _go_on_to(self, clock: int) -> Position:
+        """In the entry that is open: to this clock, or to the entry's end."""
+        assert self._open is not None
+        ends = self.entries[self._open.sequence][1].clock
+        self.machine.pause_at(clock if clock < ends else None)
+        if not self.machine.advance():
+            self._finish()
+        return self.position
+
+    def _finish(self) -> None:
+        entry = self._open
+        assert entry is not None
+        self.machine.pause_at(None)
+        result = self.machine.finish()
+        self._open = None
+        self._done = entry.sequence
+        if self.verify and (found := differences(self.entries[entry.sequence][1], result)):
+            raise Divergence(entry, found, self._event)
+
+    def _go_behind(self, sequence: int) -> None:
+        """To the end of an entry, from here or from a still, whichever is nearer."""
+        still = self.stills.before(sequence)
+        assert still is not None, "the recording's beginning is always kept"
+        ahead = self._open is None and still.sequence <= self._done <= sequence
+        if not ahead:
+            self._return_to(still)
+        while self._done < sequence:
+            if self.interrupted():
+                return
+            self._keep_now_and_then()
+            self._begin()
+            self._go_on_to(self.entries[self._done + 1][1].clock)
+
+    def _return_to(self, still: Kept[Still]) -> None:
+        self.machine.go_back(still.state)
+        self._open = None
+        self._done = still.sequence
+
+    def _keep_now_and_then(self) -> None:
+        before = self.stills.before(self._done)
+        if before is None or self.machine.clock - before.clock >= self._spacing:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.stills.at(self._done) is None:
+            self.stills.add(self._done, self.machine.clock, self.machine.keep())
