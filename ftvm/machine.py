@@ -161,7 +161,7 @@ class Machine:
         self.hardware.push()
 
     def advance(self) -> bool:
-        """Run the hart to the epoch's end, or to where a debugger has it pause: then True, and this is to be repeated."""
+        """Run the hart to the epoch's end; True where a debugger has it pause before that: then call this again."""
         entry = self._entry
         assert entry is not None, "no epoch has begun"
         if self._stop:

@@ -60,6 +60,11 @@ class Entries:
     def __iter__(self) -> Iterator[Recorded]:
         return iter(self._items)
 
+    def since(self, sequence: int) -> Iterator[Recorded]:
+        """From this entry on."""
+        for index in range(max(0, sequence - self.first), len(self._items)):
+            yield self._items[index]
+
     def at_clock(self, clock: int) -> int:
         """The entry in which this clock is reached: the first that ends at it or later; the last, when none does."""
         index = bisect_left(self._items, clock, key=lambda recorded: recorded[1].clock)

@@ -215,8 +215,8 @@ class Timeline(Generic[Still, H]):
         """Memory whose accesses stop `run` (behind them) and `run_back` (in front of them)."""
         self._watched = tuple(ranges)
 
-    def run(self) -> Stop[H]:
-        """Go on to a breakpoint, behind an access to watched memory, or to the end."""
+    def run(self, *, behind: bool = True) -> Stop[H]:
+        """Go on to a breakpoint, to an access to watched memory (behind its instruction, or in front), or to the end."""
         place = self.position
         self.machine.breakpoints(self._breakpoints)
         self.machine.watch(self._watched)
@@ -227,7 +227,7 @@ class Timeline(Generic[Still, H]):
         if stop.why != Why.WATCH:
             return stop
         assert stop.hit is not None
-        return self._behind_access(place, stop.hit)
+        return self._at_access(place, stop.hit, behind)
 
     def _run_on(self) -> Stop[H]:
         while True:
@@ -247,11 +247,12 @@ class Timeline(Generic[Still, H]):
                 return Stop(Why.BREAKPOINT, self.position)
             self._finish()
 
-    def _behind_access(self, place: Position, hit: H) -> Stop[H]:
-        """The instruction that made an access is to be the last one that was executed."""
+    def _at_access(self, place: Position, hit: H, behind: bool) -> Stop[H]:
+        """To the instruction that made an access. That is noted only when it has happened."""
         sequence = self.position.sequence
         self.seek(max(place, Position(sequence, hit.clock)))
-        self.step()
+        if behind:
+            self.step()
         return Stop(Why.WATCH, self.position, hit)
 
     def run_back(self) -> Stop[H]:

@@ -110,7 +110,7 @@ static PyObject *Core_hits(Core *self, PyObject *unused)
     return result;
 }
 
-/* The physical address behind a virtual one, as the guest would read it now; None. Changes nothing. */
+/* The physical address behind a virtual one, by the present page tables; None. Changes nothing. */
 static PyObject *Core_translate(Core *self, PyObject *number)
 {
     struct hart *h = core_resting(self);
@@ -122,6 +122,7 @@ static PyObject *Core_translate(Core *self, PyObject *number)
     struct view view;
     struct translation to;
     fill_view(h, &view);
+    view.priv = SUPERVISOR;  /* who, with these bits, may read everything that is mapped */
     view.status |= SSTATUS_SUM | SSTATUS_MXR;
     if (walk(h, &view, address, ACCESS_READ, false, &to))
         Py_RETURN_NONE;

@@ -299,8 +299,8 @@ def test_what_a_device_writes_is_seen() -> None:
     guest = Guest(debug=True)
 
     def write(address: int, size: int, value: int) -> None:
+        guest.hart.writes(DATA, 4)
         guest.hart.ram[DATA - RAM_BASE : DATA - RAM_BASE + 4] = b"data"
-        guest.hart.wrote(DATA, 4)
 
     guest.on_write = write
     code = Asm(RAM_BASE)

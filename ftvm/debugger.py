@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Debugger`: a recording opened for a look at it: its machine, its timeline, registers and memory at any place.
+
+    with Debugger.open(Path("crash.log")) as debugger:
+        debugger.timeline.seek(debugger.timeline.end)
+        debugger.registers()["pc"], debugger.read(0xffffffff80000000, 16)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from ftvm.board import RAM_BASE
+from ftvm.hart import PAGE_SIZE, Hit, HitKind
+from ftvm.replaying import Rebuilt, rebuild
+from ftvm.traveller import Still, Travelling
+from replay.entries import Entries
+from replay.errors import LogError
+from replay.gdb.registers import BY_NUMBER
+from replay.log_reader import LogReader
+from replay.position import Position
+from replay.timeline import Stop, Timeline, Why
+
+
+class Debugger:
+    """What replay/gdb asks of a target, and more."""
+
+    def __init__(self, reader: LogReader, rebuilt: Rebuilt, *, verify: bool = True) -> None:
+        self.reader = reader
+        self.machine = rebuilt.machine
+        self.hart = rebuilt.machine.hart
+        self._rebuilt = rebuilt
+        state = reader.state()
+        if state is not None:
+            rebuilt.restore(state.sections)
+        traveller = Travelling(rebuilt.machine, rebuilt.disks)
+        self.timeline: Timeline[Still, Hit] = Timeline(traveller, Entries(reader), verify=verify)
+
+    @classmethod
+    def open(cls, path: Path, machine_file: Path | None = None, *, verify: bool = True) -> Self:
+        """The recording at its beginning; LogError, ConfigError or ImageError."""
+        reader = LogReader(path)
+        try:
+            rebuilt = rebuild(path, reader.header, machine_file, debug=True)
+        except LogError as error:
+            reader.close()
+            raise LogError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        except BaseException:
+            reader.close()
+            raise
+        return cls(reader, rebuilt, verify=verify)
+
+    def registers(self) -> Mapping[str, int]:
+        """By name: x1 to x31, f0 to f31, pc, CSRs, priv; clock, time, entry."""
+        return self.hart.registers() | {"entry": self.timeline.position.sequence}
+
+    def read(self, address: int, length: int, *, physical: bool = False) -> bytes:
+        """Memory as the guest sees it now, as far as it is RAM; shorter, or empty, where it is not."""
+        found = bytearray()
+        while length > 0:
+            part = min(length, PAGE_SIZE - address % PAGE_SIZE)
+            at = address if physical else self.hart.translate(address)
+            if at is None or not 0 <= at - RAM_BASE <= len(self.hart.ram) - part:
+                break
+            found += self.hart.ram[at - RAM_BASE : at - RAM_BASE + part]
+            address, length = address + part, length - part
+        return bytes(found)
+
+    def to_physical(self, address: int) -> int | None:
+        """The physical address behind a virtual one, where it is RAM."""
+        at = self.hart.translate(address)
+        return at if at is not None and 0 <= at - RAM_BASE < len(self.hart.ram) else None
+
+    def last_write(self, physical: int, length: int, before: Position | None = None) -> Stop[Hit] | None:
+        """Goes to in front of the last write to a physical range before a position (else here); None: there is none."""
+        timeline = self.timeline
+        if before is not None:
+            timeline.seek(before)
+        timeline.set_breakpoints(())
+        timeline.set_watched([(physical, length, 2)])
+        try:
+            stop = timeline.run_back()
+        finally:
+            timeline.set_watched(())
+        return stop if stop.why == Why.WATCH else None
+
+    def monitor(self, words: list[str]) -> str | None:
+        """Commands of a debugger that need the machine; None for one that is not known."""
+        if words[:1] == ["digest"]:
+            return self._tell_digest()
+        if words[:1] == ["last-write"] and len(words) in (2, 3):
+            return self._tell_last_write(self._address(words[1]), int(words[2], 0) if len(words) == 3 else 8)
+        return None
+
+    def _address(self, word: str) -> int:
+        """A number, or a register as GDB writes it."""
+        if not word.startswith("$"):
+            return int(word, 0)
+        source = next((each.source for each in BY_NUMBER.values() if each.name == word[1:]), word[1:])
+        if source not in (values := self.registers()):
+            raise ValueError(f"there is no register {word}")
+        return values[source]
+
+    def _tell_digest(self) -> str:
+        if self.timeline.inside:
+            return "a digest is taken between entries only: monitor seek entry N\n"
+        return f"{self.machine.digest():016x}\n"
+
+    def _tell_last_write(self, address: int, length: int) -> str:
+        here = self.timeline.position
+        physical = self.to_physical(address)
+        if physical is None:
+            return f"{address:#x} is not mapped to RAM here\n"
+        old_end = self.read(address, length)
+        stop = self.last_write(physical, length)
+        if stop is None or stop.hit is None:
+            self.timeline.seek(here)
+            return f"nothing has written to {address:#x} before here\n"
+        pc, hit = self.registers()["pc"], stop.hit
+        old = self.read(address, length)
+        self.timeline.seek(here)
+        who = "a device, asked by the instruction at" if hit.kind == HitKind.DEVICE else "the instruction at"
+        return f"{stop.position}: {who} pc {pc:#x}; {old.hex()} before, {old_end.hex()} now (bytes in memory order)\n"
+
+    def close(self) -> None:
+        """Release machine and log."""
+        self._rebuilt.close()
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
