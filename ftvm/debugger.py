@@ -31,6 +31,7 @@ class Debugger:
         self.reader = reader
         self.machine = rebuilt.machine
         self.hart = rebuilt.machine.hart
+        self.disks = rebuilt.disks
         self._rebuilt = rebuilt
         state = reader.state()
         if state is not None:

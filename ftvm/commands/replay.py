@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ftvm replay`: run a recording again, from its file alone, and compare every digest."""
+"""`ftvm replay`: run a recording again, from its file alone, and compare every digest; or serve a debugger."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ftvm.commands.options import json_option, log_json_option, print_json
+
+if TYPE_CHECKING:
+    from ftvm.say import Say
 
 
 @click.command()
@@ -20,17 +24,28 @@ from ftvm.commands.options import json_option, log_json_option, print_json
     help="Use this machine file instead of the recorded one, say because the kernel lies elsewhere now.",
 )
 @click.option("--console", is_flag=True, help="Print what the guest prints.")
+@click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, with reverse execution, until interrupted.")
 @json_option
 @log_json_option
-def command(log: Path, verify: bool, machine: Path | None, console: bool, as_json: bool, log_json: bool) -> None:
+def command(
+    log: Path, verify: bool, machine: Path | None, console: bool, door: str | None, as_json: bool, log_json: bool
+) -> None:
     """Run a recording again and verify that the guest does the same.
 
     Prints the entries replayed and the guest time reached. Exit code 1 at a divergence or damage, which is told on
     standard error; the torn tail of a killed recorder is cut, and that is no failure.
+
+    With --gdb, nothing is run by itself: connect with gdb-multiarch and `target remote HOST:PORT`. `monitor help` says
+    what there is beside reverse-stepi, reverse-continue, breakpoints and watchpoints.
     """
     from ftvm.replaying import entries_in, run_replay
     from ftvm.say import Say
 
+    if door is not None:
+        if console or as_json:
+            raise click.UsageError("--gdb serves a debugger; --console and --json are for a replay")
+        serve_gdb(Say("replay", log_json), log, machine, door, verify)
+        return
     if console and as_json:
         raise click.UsageError("--console and --json both print to standard output; choose one")
     say = Say("replay", log_json)
@@ -51,3 +66,28 @@ def command(log: Path, verify: bool, machine: Path | None, console: bool, as_jso
     if report.damage:
         say.error(report.damage)
     raise click.exceptions.Exit(0 if report.sound else 1)
+
+
+def serve_gdb(say: Say, log: Path, machine: Path | None, door: str, verify: bool) -> None:
+    """Until SIGINT or SIGTERM; a debugger that is connected then is left alone until it goes."""
+    from ftvm.debugger import Debugger
+    from replay.gdb.server import Server
+
+    host, _, port = door.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise click.UsageError(f"--gdb {door}: it is [HOST:]PORT, as in 127.0.0.1:1234")
+    try:
+        server = Server(host.strip("[]") or "127.0.0.1", int(port), say.info)
+    except OSError as error:
+        say.error(f"cannot listen at {door}: {error.strerror}")
+        raise click.exceptions.Exit(1) from None
+    with Debugger.open(log, machine, verify=verify) as debugger:
+        name, number = server.address
+        address = f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
+        say.info(f"{len(debugger.timeline.entries)} entries; waiting for GDB: target remote {address}")
+        try:
+            server.serve(debugger)
+        except KeyboardInterrupt:
+            say.info("interrupted")
+        finally:
+            server.close()

@@ -26,7 +26,6 @@ class Server:
     def __init__(self, host: str, port: int, say: Callable[[str], None] = lambda words: None) -> None:
         self._listener = socket.create_server((host, port), family=_family(host), backlog=1)
         self._say = say
-        self._wake_reader, self._wake_writer = socket.socketpair()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -35,12 +34,9 @@ class Server:
         return str(host), int(port)
 
     def serve(self, target: Target, connections: int | None = None) -> None:
-        """Serve debuggers, one at a time; all of `connections`, or until `stop`."""
+        """Serve debuggers, one at a time; so many, or for ever."""
         served = 0
         while connections is None or served < connections:
-            ready, _, _ = select.select([self._listener, self._wake_reader], [], [])
-            if self._wake_reader in ready:
-                return
             connection, peer = self._listener.accept()
             with connection:
                 self._say(f"a debugger has connected from {peer[0]}")
@@ -48,14 +44,9 @@ class Server:
                 self._say(f"the debugger has gone{words}; waiting for the next one")
             served += 1
 
-    def stop(self) -> None:
-        """From another thread or a signal handler: `serve` returns when it waits for a debugger."""
-        self._wake_writer.send(b"x")
-
     def close(self) -> None:
         """Listen no more."""
-        for each in (self._listener, self._wake_reader, self._wake_writer):
-            each.close()
+        self._listener.close()
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Recordings made on a test's bench: guest time is the test's, so they are the same in every run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from devices.event import Event
+from ftvm.config import MachineConfig
+from ftvm.config_text import to_toml
+from ftvm.hart import BYTES_PER_TICK
+from ftvm.recording import Recording, header_of
+from replay.entry import Entry, EntryFlag, EpochResult
+from tests.machine.box import BUDGET, Box, blockd_config, config_of
+
+READ, WRITE = 0, 1  # NBD's commands
+
+
+class RecordedBox(Box):
+    """A box whose epochs are recorded."""
+
+    def __init__(self, config: MachineConfig, log: Path) -> None:
+        super().__init__(config)
+        header = header_of(self.config, self.image, to_toml(self.config).encode())
+        self.recording = Recording.begin(log, header, self.machine, self.disks)
+
+    def run(self, *events: Event, budget: int = BUDGET, ticks: int | None = None, later: int = 0, flags: int = 0
+            ) -> EpochResult:  # fmt: skip
+        machine = self.machine
+        time = machine.time + later
+        span = budget // BYTES_PER_TICK + 1 if ticks is None else ticks
+        entry = Entry(machine.sequence + 1, machine.clock, time, time + span, budget, events, flags)
+        result = machine.run(entry)
+        self.results.append(result)
+        self.recording.append(entry, result, 0.0)
+        return result
+
+    def close(self) -> None:
+        """The recording ends in order."""
+        self.recording.close()
+        self.machine.close()
+
+
+def record_timer(log: Path, epochs: int = 60) -> Path:
+    """The timer guest: interrupts, idle epochs, a new page digest now and then."""
+    box = RecordedBox(config_of("timer", cmdline="ticks=100000 hz=1000"), log)
+    for number in range(epochs):
+        box.run(budget=200_000, later=2000, flags=EntryFlag.DIGEST_PAGES if number % 7 == 0 else 0)
+    box.close()
+    return log
+
+
+def record_driver(log: Path, requests: int = 40, seed: int = 1) -> Path:
+    """The driver VM under writes and reads: a disk that changes, device interrupts, DMA."""
+    chance = random.Random(seed)
+    box = RecordedBox(blockd_config(), log)
+    box.until("blockd: ready")
+    for _ in range(requests):
+        offset = chance.randrange(2000) * 512
+        if chance.random() < 0.6:
+            data = chance.randbytes(512 * chance.randrange(1, 5))
+            box.run(box.request(1, WRITE, offset, data=data))
+        else:
+            box.run(box.request(1, READ, offset, 512 * chance.randrange(1, 9)))
+        box.wait()
+    assert len(box.replies()) > requests - 4, "the driver has answered"
+    box.close()
+    return log

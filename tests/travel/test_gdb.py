@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real gdb-multiarch drives `ftvm replay --gdb`: registers, memory, breakpoints, watchpoints, forwards and backwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ftvm.guests import catalog
+from replay.gdb.packet import PacketReader, frame
+from tests.travel.recorded import record_driver
+
+pytestmark = pytest.mark.timeout(240)
+
+GDB = "gdb-multiarch"
+WAIT_S = 60
+
+
+def gdb_or_skip() -> None:
+    """CI has it; elsewhere its absence is told."""
+    if shutil.which(GDB) is None:
+        words = f"{GDB} is not installed (apt-get install gdb-multiarch)"
+        pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record_driver(tmp_path_factory.mktemp("gdb") / "driver.log")
+
+
+class Served:
+    """`ftvm replay LOG --gdb` in a process."""
+
+    def __init__(self, log: Path, directory: Path) -> None:
+        self.directory = directory
+        self._errors = directory / "replay.err"
+        command = [sys.executable, "-m", "ftvm.cli", "replay", str(log), "--gdb", "127.0.0.1:0"]
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
+        end = time.monotonic() + WAIT_S
+        while (found := re.search(r"target remote (\S+):(\d+)", self.said)) is None:
+            assert time.monotonic() < end and self.process.poll() is None, self.said
+            time.sleep(0.05)
+        self.port = int(found[2])
+
+    @property
+    def said(self) -> str:
+        return self._errors.read_text()
+
+    def gdb(self, *commands: str) -> str:
+        """What GDB prints while it runs these commands."""
+        script = self.directory / "script.gdb"
+        start = ["set pagination off", "set confirm off", f"target remote 127.0.0.1:{self.port}"]
+        script.write_text("\n".join([*start, *commands, "detach", ""]))
+        guest = catalog.find("blockd")
+        assert guest is not None
+        done = subprocess.run(
+            [GDB, "-nx", "-batch", "-x", script, guest.path], capture_output=True, text=True, timeout=WAIT_S * 2
+        )
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def served(log: Path, tmp_path: Path) -> Iterator[Served]:
+    gdb_or_skip()
+    server = Served(log, tmp_path)
+    yield server
+    server.process.terminate()
+    server.process.wait()
+
+
+FLUSH = "maintenance flush register-cache"
+
+
+def test_symbols_breakpoints_and_steps_in_both_directions(served: Served) -> None:
+    said = served.gdb(
+        "break blk_submit", "continue", "printf \"first %lx clock %lu\\n\", $pc, $clock", "stepi", "stepi",
+        "printf \"two on %lx\\n\", $pc", "reverse-stepi", "reverse-stepi", "printf \"back %lx clock %lu\\n\", $pc, $clock",
+        "continue", "printf \"second clock %lu\\n\", $clock", "reverse-continue", "printf \"again %lx clock %lu\\n\", $pc, $clock",
+        "delete", "reverse-continue", "info registers clock", "bt 1",
+    )  # fmt: skip
+    assert said.count("Breakpoint 1, ") == 4 and "in blk_submit ()" in said, said
+    first = re.search(r"first (\w+) clock (\d+)", said)
+    back = re.search(r"back (\w+) clock (\d+)", said)
+    again = re.search(r"again (\w+) clock (\d+)", said)
+    second = re.search(r"second clock (\d+)", said)
+    assert first and back and again and second, said
+    assert first.groups() == back.groups() == again.groups()
+    assert int(second[1]) > int(first[2])
+    assert "No more reverse-execution history" in said
+    assert re.search(r"clock +0x0\t0", said), said
+
+
+def test_watchpoints_and_last_write_agree(served: Served) -> None:
+    said = served.gdb(
+        "monitor seek end", FLUSH, "monitor last-write 0x80206308 8", "watch -l *(long *)0x80206308",
+        "reverse-continue", "printf \"wrote at %lu\\n\", $clock", "monitor when", "rwatch *(int *)0x80206308", "continue",
+    )  # fmt: skip
+    told = re.search(r"(\d+):(\d+): the instruction at pc (0x\w+)", said)
+    wrote = re.search(r"wrote at (\d+)", said)
+    assert told and wrote, said
+    assert told[2] == wrote[1], said
+    assert "Hardware read watchpoint" in said
+
+
+def test_nothing_can_be_changed(served: Served) -> None:
+    said = served.gdb("python", "try:", "    gdb.execute('set var $a0 = 5')", "except gdb.error as e: print(e)",
+                      "try:", "    gdb.execute('set var *(int *)0x80200000 = 1')", "except gdb.error as e: print(e)", "end",
+                      "info registers a0", "x/xw 0x80200000")  # fmt: skip
+    assert "a recording cannot be changed" in said and "Cannot access memory at address 0x80200000" in said
+    assert re.search(r"0x80200000 <_start>:\t0x10401073", said)
+
+
+def test_monitor_commands_answer(served: Served) -> None:
+    said = served.gdb(
+        "monitor when", "monitor events 2", "monitor seek 10:5", "monitor seek entry 20", "monitor digest", "monitor seek +100",
+        "monitor digest", "monitor seek time 0.001", "monitor checkpoints", "monitor nonsense", "monitor seek nowhere",
+    )  # fmt: skip
+    assert "behind entry 0 of" in said
+    assert said.count("block request for unit 0") == 2
+    assert re.search(r"^[0-9a-f]{16}$", said, re.MULTILINE), said
+    assert "between entries only" in said
+    assert "monitor last-write ADDRESS" in said
+    assert "seek nowhere: " in said
+
+
+def test_debuggers_come_one_after_the_other_and_leave_nothing_behind(served: Served) -> None:
+    first = served.gdb("break blk_submit", "continue")
+    assert "Breakpoint 1" in first
+    second = served.gdb("monitor seek start", FLUSH, "continue", "monitor when")
+    assert "No more reverse-execution history" in second and "Breakpoint" not in second
+    assert served.said.count("a debugger has connected") == 2
+
+
+def test_an_interrupt_stops_a_run(served: Served) -> None:
+    """Ctrl-C on the wire while the guest runs on: the stop says SIGINT, and the debugger goes on from there."""
+    with socket.create_connection(("127.0.0.1", served.port)) as wire:
+        wire.settimeout(WAIT_S)
+        reader = PacketReader()
+
+        def ask(payload: bytes, then: bytes = b"") -> bytes:
+            wire.sendall(frame(payload) + then)
+            while True:
+                for item, is_packet in reader.feed(wire.recv(65536)):
+                    if is_packet:
+                        wire.sendall(b"+")
+                        return item
+
+        assert ask(b"bs").startswith(b"T05") and b"replaylog:begin" in ask(b"?")
+        assert ask(b"c", then=b"\x03") == b"T02thread:01;"
+        assert b"replaylog:end" in ask(b"c")
+        assert ask(b"qSupported").find(b"ReverseContinue+") > 0
+        assert ask(b"g") and ask(b"p20") and ask(b"m80200000,8")
+        assert ask(b"m10,8") == b"E14" and ask(b"pffff") == b"E45" and ask(b"mzz") == b"E22"
+        assert ask(b"vMustReplyEmpty") == b""
+
+
+def test_an_address_that_cannot_be_had_is_told(log: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ftvm.cli", "replay", str(log), "--gdb", "192.0.2.1:1"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "cannot listen at 192.0.2.1:1" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "ftvm.cli", "replay", str(log), "--gdb", "here"], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "[HOST:]PORT" in done.stderr
