@@ -1,17 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`Travelling`: a machine with its disks as a timeline moves it, and as a debugger looks at it."""
+"""`Travelling`: a machine with its disks as a timeline moves it: it keeps whole states, and goes back to them.
+
+A kept state (a *still*) costs what the guest has written since the one before: RAM's pages and the disks' chunks lie in
+`Layers`, the rest is some kilobytes. Going back writes only what differs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from ftvm.hart import Hit
+from ftvm.layers import Layers
 from ftvm.machine import Machine
-from ftvm.scratch_disk import ScratchDisk, load_disks, pack_disks
+from ftvm.ram_snapshot import PAGE, Pages
+from ftvm.scratch_disk import CHUNK, ScratchDisk
 from replay.entry import Entry, EpochResult
 from replay.timeline import Range
 
-Still = list[tuple[str, bytes]]
+BATCH: Final = 1024  # pages
+PAGES_WORTH: Final = 256 << 20  # bytes of stills, compressed, that a timeline may keep
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A whole state between two entries, in the layers of its traveller."""
+
+    moment: int
+    sections: list[tuple[str, bytes]]
 
 
 class Travelling:
@@ -21,39 +39,120 @@ class Travelling:
         self.machine = machine
         self.hart = machine.hart
         self.disks = disks
+        self._series = machine.snapshots()
+        self._pages = Layers(PAGE)
+        self._chunks = [Layers(CHUNK) for _ in disks]
+        self._base: int | None = None  # the still that the machine has gone on from, ...
+        self._more: set[int] = set()  # ... and pages changed since, beside those that the series knows
+        self._more_chunks: list[set[int]] = [set() for _ in disks]
 
     @property
     def clock(self) -> int:
+        """Guest progress."""
         return self.hart.clock
 
+    @property
+    def full(self) -> bool:
+        """Whether the stills take more memory than they should."""
+        return self._pages.stored + sum(layers.stored for layers in self._chunks) > PAGES_WORTH
+
     def begin(self, entry: Entry) -> None:
+        """Deliver the entry's events."""
         self.machine.begin(entry)
 
     def advance(self) -> bool:
+        """Run to the end of the epoch, or to a pause: then True."""
         return self.machine.advance()
 
     def finish(self) -> EpochResult:
+        """The result of the epoch."""
         return self.machine.finish()
 
     def pause_at(self, clock: int | None) -> None:
+        """See `Hart.pause_at`."""
         self.hart.pause_at(clock)
 
     def breakpoints(self, addresses: Sequence[int], *, record: bool = False) -> None:
+        """See `Hart.breakpoints`."""
         self.hart.breakpoints(addresses, record=record)
 
     def watch(self, ranges: Sequence[Range]) -> None:
+        """See `Hart.watch`."""
         self.hart.watch(ranges)
 
     def hits(self) -> list[Hit]:
+        """See `Hart.hits`."""
         return self.hart.hits()
 
+    # -- stills -----------------------------------------------------------------------------------------------------
+
     def keep(self) -> Still:
-        return [*pack_disks(self.disks), *self.machine.save()]
+        """The present state; there is none of this entry yet."""
+        moment = self.machine.sequence
+        changed = dict(self._changed_pages())
+        for number in self._more - changed.keys():
+            changed[number] = bytes(self.hart.ram[number * PAGE : (number + 1) * PAGE])
+        self._pages.add(moment, changed.items())
+        for unit, (disk, layers) in enumerate(zip(self.disks, self._chunks, strict=True)):
+            written = disk.take_dirty() | self._more_chunks[unit]
+            chunks = set(disk.data_chunks()) if self._base is None else written
+            layers.add(moment, ((index, disk.read_chunk(index)) for index in chunks))
+            disk.start_tracking()
+        self._stands_on(moment)
+        return Still(moment, self.machine.save_state())
 
     def go_back(self, still: Still) -> None:
-        for disk in self.disks:
-            disk.clear()
-        self.machine.restore(load_disks(still, self.disks))
+        """Become that state again, from whatever the machine is now."""
+        assert self._base is not None
+        changed = {number for number, _ in self._changed_pages()} | self._more
+        changed |= self._pages.changed(self._base, still.moment)
+        self._put_pages(self._pages.at(still.moment, changed))
+        for unit, (disk, layers) in enumerate(zip(self.disks, self._chunks, strict=True)):
+            chunks = disk.take_dirty() | self._more_chunks[unit] | layers.changed(self._base, still.moment)
+            for index, content in layers.at(still.moment, chunks).items():
+                if content:
+                    disk.write_chunk(index, content)
+                else:
+                    disk.zero(index * CHUNK, min(CHUNK, disk.capacity - index * CHUNK))
+            disk.take_dirty()
+        self.machine.restore_state(still.sections)
+        self._series.begin(changed=True).end()
+        self._stands_on(still.moment)
 
     def drop(self, still: Still) -> None:
-        pass
+        """A state that is not needed any more."""
+        if still.moment == self._base:
+            self._more |= self._pages.touched(still.moment).keys()
+            for unit, layers in enumerate(self._chunks):
+                self._more_chunks[unit] |= layers.touched(still.moment).keys()
+            self._base = self._pages.before(still.moment)
+        self._pages.drop(still.moment)
+        for layers in self._chunks:
+            layers.drop(still.moment)
+
+    def may_have_written(self, since: Still, until: Still, ranges: Sequence[Range]) -> bool:
+        """Whether anything of these physical ranges was written between two stills."""
+        changed = self._pages.changed(since.moment, until.moment)
+        first = self.machine.memory.base
+        spans = (range((start - first) // PAGE, (start + length - 1 - first) // PAGE + 1) for start, length, _ in ranges)
+        return any(number in changed for span in spans for number in span)
+
+    def _stands_on(self, moment: int) -> None:
+        self._base = moment
+        self._more = set()
+        self._more_chunks = [set() for _ in self.disks]
+
+    def _changed_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Pages written since the last still was kept or gone back to, as they are now; empty when all zero."""
+        snapshot = self._series.begin(changed=self._base is not None)
+        while pages := snapshot.take(BATCH):
+            for place, number in enumerate(array("I", pages.numbers)):
+                yield number, pages.content[place * PAGE : (place + 1) * PAGE]
+            for number in array("I", pages.zeros):
+                yield number, b""
+
+    def _put_pages(self, contents: dict[int, bytes]) -> None:
+        full = [number for number, content in contents.items() if content]
+        zeros = [number for number, content in contents.items() if not content]
+        content = b"".join(contents[number] for number in full)
+        self.machine.put_pages(Pages(array("I", full).tobytes(), content, array("I", zeros).tobytes()))

@@ -46,7 +46,7 @@ class Stills(Generic[Still]):
             return
         insort(self._kept, Kept(sequence, clock, state), key=lambda kept: kept.sequence)
         if len(self._kept) > self._room:
-            self._thin_out(sequence)
+            self.thin_out(sequence)
 
     def at(self, sequence: int) -> Kept[Still] | None:
         """The one behind exactly this entry."""
@@ -58,8 +58,9 @@ class Stills(Generic[Still]):
         index = bisect_right(self._kept, sequence, key=lambda kept: kept.sequence)
         return self._kept[index - 1] if index else None
 
-    def _thin_out(self, newest: int) -> None:
-        last = self._kept[-1].clock
+    def thin_out(self, newest: int) -> bool:
+        """Drop one, but not the newest; False when there is none to be dropped."""
+        last = self._kept[-1].clock if self._kept else 0
         best, price = 0, float("inf")
         for index in range(1, len(self._kept) - 1):
             if self._kept[index].sequence == newest:
@@ -70,3 +71,4 @@ class Stills(Generic[Still]):
                 best, price = index, cost
         if best:
             self._drop(self._kept.pop(best).state)
+        return bool(best)

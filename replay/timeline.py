@@ -30,6 +30,7 @@ from replay.position import Position
 from replay.stills import Kept, Stills
 
 INSN_MAX: Final = 4  # an instruction moves the clock by 1 (a trap), 2 or 4
+WRITES: Final = 2
 SPACING: Final = 150_000_000  # of the clock, between two stills: some 0.1 s
 STILLS_MAX: Final = 64
 
@@ -73,6 +74,11 @@ class Traveller(Protocol[Still, H]):
     def go_back(self, still: Still) -> None: ...
 
     def drop(self, still: Still) -> None: ...
+
+    @property
+    def full(self) -> bool: ...
+
+    def may_have_written(self, since: Still, until: Still, ranges: Sequence[Range]) -> bool: ...
 
 
 class Why(Enum):
@@ -216,7 +222,7 @@ class Timeline(Generic[Still, H]):
         self._watched = tuple(ranges)
 
     def run(self, *, behind: bool = True) -> Stop[H]:
-        """Go on to a breakpoint, to an access to watched memory (behind its instruction, or in front), or to the end."""
+        """Go on to a breakpoint, an access to watched memory (behind its instruction, or in front), or the end."""
         place = self.position
         self.machine.breakpoints(self._breakpoints)
         self.machine.watch(self._watched)
@@ -258,7 +264,11 @@ class Timeline(Generic[Still, H]):
     def run_back(self) -> Stop[H]:
         """Go back to the last breakpoint or access to watched memory before here, or to the beginning."""
         here = self.position
+        later: Kept[Still] | None = None
         for still in self._stills_before(here):
+            if later is not None and self._nothing_between(still, later):
+                here, later = Position(still.sequence, still.clock), still
+                continue
             found = self._last_hit(still, here)
             if found is not None:
                 self.seek(found.position)
@@ -266,9 +276,15 @@ class Timeline(Generic[Still, H]):
                 return Stop(why, self.position, found.hit)
             if self.interrupted():
                 return Stop(Why.INTERRUPTED, self.seek(Position(still.sequence, still.clock)))
-            here = Position(still.sequence, still.clock)
+            here, later = Position(still.sequence, still.clock), still
         self.seek(self.start)
         return Stop(Why.EDGE, self.position)
+
+    def _nothing_between(self, still: Kept[Still], later: Kept[Still]) -> bool:
+        """Whether nothing that was asked for can have happened between two stills, as the pages written there tell."""
+        if self._breakpoints or any(access != WRITES for _, _, access in self._watched):
+            return False
+        return not self.machine.may_have_written(still.state, later.state, self._watched)
 
     def _stills_before(self, place: Position) -> Iterator[Kept[Still]]:
         """From the latest to the first; more may be kept meanwhile."""
@@ -361,3 +377,5 @@ class Timeline(Generic[Still, H]):
     def _keep(self) -> None:
         if self.stills.at(self._done) is None:
             self.stills.add(self._done, self.machine.clock, self.machine.keep())
+            while self.machine.full and self.stills.thin_out(self._done):
+                pass

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="Use this machine file instead of the recorded one, say because the kernel lies elsewhere now.",
 )
 @click.option("--console", is_flag=True, help="Print what the guest prints.")
-@click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, with reverse execution, until interrupted.")
+@click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, until interrupted.")
 @json_option
 @log_json_option
 def command(

@@ -37,7 +37,8 @@ def look(debugger: Debugger) -> tuple[object, ...]:
 
 def disk(debugger: Debugger) -> int:
     """A sum of what is on the disks."""
-    return sum(hash(each.read_chunk(index)) for each in debugger.disks for index in each.data_chunks())
+    chunks = (each.read_chunk(index) for each in debugger.disks for index in each.data_chunks())
+    return sum(hash(chunk) for chunk in chunks if any(chunk))
 
 
 def places(debugger: Debugger, seed: int, count: int) -> list[Position]:
