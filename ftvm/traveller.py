@@ -134,7 +134,7 @@ class Travelling:
         """Whether anything of these physical ranges was written between two stills."""
         changed = self._pages.changed(since.moment, until.moment)
         first = self.machine.memory.base
-        spans = (range((start - first) // PAGE, (start + length - 1 - first) // PAGE + 1) for start, length, _ in ranges)
+        spans = (range((at - first) // PAGE, (at + length - 1 - first) // PAGE + 1) for at, length, _ in ranges)
         return any(number in changed for span in spans for number in span)
 
     def _stands_on(self, moment: int) -> None:

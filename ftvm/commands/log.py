@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ftvm log`: look into a recording without running its guest."""
+"""`ftvm log`: look into a recording; without running its guest, except to compare two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log_argument = click.argument("log", type=click.Path(path_type=Path, dir_okay=F
 
 @click.group()
 def command() -> None:
-    """Look into a recording, without running its guest."""
+    """Look into a recording, or compare two."""
 
 
 @command.command()
@@ -61,3 +61,26 @@ def verify(log: Path, as_json: bool) -> None:
     else:
         click.echo(verdict.words)
     raise click.exceptions.Exit(verdict.exit_code)
+
+
+@command.command()
+@click.argument("one", metavar="A", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("other", metavar="B", type=click.Path(path_type=Path, dir_okay=False))
+@json_option
+def diff(one: Path, other: Path, as_json: bool) -> None:
+    """Find the first difference of two recordings: the entry, then the very instruction, and what differs there.
+
+    Both are replayed here as far as is needed. Exit code 0: they agree; 1: they differ.
+    """
+    from ftvm.comparison import Comparison
+    from ftvm.debugger import Debugger
+    from ftvm.say import Say
+
+    say = Say("diff")
+    with Debugger.open(one, verify=False) as a, Debugger.open(other, verify=False) as b:
+        found = Comparison(a, b, say.info).first_difference()
+    if as_json:
+        print_json({"differ": found is not None} | ({} if found is None else found.as_dict()))
+    else:
+        click.echo("the recordings agree" if found is None else found.words())
+    raise click.exceptions.Exit(0 if found is None else 1)

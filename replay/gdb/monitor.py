@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What GDB's `monitor` command offers here, beside what GDB can do by itself.
 
-    monitor when                      where in the recording the guest stands
-    monitor seek PLACE                ENTRY:CLOCK, a clock, +/-CLOCK, entry N, time SECONDS, start, end
-    monitor events [N]                the next N entries that brought something from outside, from here on
-    monitor checkpoints               the states from which seeking starts
-    monitor last-write ADDRESS [LEN]  who wrote there last, before here
-    monitor digest                    of registers and devices, to compare with another recording
+monitor when                      where in the recording the guest stands
+monitor seek PLACE                ENTRY:CLOCK, a clock, +/-CLOCK, entry N, time SECONDS, start, end
+monitor events [N]                the next N entries that brought something from outside, from here on
+monitor checkpoints               the states from which seeking starts
+monitor last-write ADDRESS [LEN]  who wrote there last, before here
+monitor digest                    of registers and devices, to compare with another recording
 """
 
 from __future__ import annotations

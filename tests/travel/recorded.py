@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from devices.event import Event
+from ftvm.board import RAM_BASE
 from ftvm.config import MachineConfig
 from ftvm.config_text import to_toml
 from ftvm.hart import BYTES_PER_TICK
@@ -35,6 +36,11 @@ class RecordedBox(Box):
         self.results.append(result)
         self.recording.append(entry, result, 0.0)
         return result
+
+    def flip(self, address: int, bit: int) -> None:
+        """One bit of RAM, as a cosmic ray would."""
+        self.machine.hart.writes(address, 1)
+        self.machine.hart.ram[address - RAM_BASE] ^= 1 << bit
 
     def close(self) -> None:
         """The recording ends in order."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real gdb-multiarch drives `ftvm replay --gdb`: registers, memory, breakpoints, watchpoints, forwards and backwards."""
+"""A real gdb-multiarch drives `ftvm replay --gdb`: registers, memory, breakpoints, watchpoints, in both directions."""
 
 from __future__ import annotations
 
@@ -83,11 +83,24 @@ FLUSH = "maintenance flush register-cache"
 
 def test_symbols_breakpoints_and_steps_in_both_directions(served: Served) -> None:
     said = served.gdb(
-        "break blk_submit", "continue", "printf \"first %lx clock %lu\\n\", $pc, $clock", "stepi", "stepi",
-        "printf \"two on %lx\\n\", $pc", "reverse-stepi", "reverse-stepi", "printf \"back %lx clock %lu\\n\", $pc, $clock",
-        "continue", "printf \"second clock %lu\\n\", $clock", "reverse-continue", "printf \"again %lx clock %lu\\n\", $pc, $clock",
-        "delete", "reverse-continue", "info registers clock", "bt 1",
-    )  # fmt: skip
+        "break blk_submit",
+        "continue",
+        'printf "first %lx clock %lu\\n", $pc, $clock',
+        "stepi",
+        "stepi",
+        'printf "two on %lx\\n", $pc',
+        "reverse-stepi",
+        "reverse-stepi",
+        'printf "back %lx clock %lu\\n", $pc, $clock',
+        "continue",
+        'printf "second clock %lu\\n", $clock',
+        "reverse-continue",
+        'printf "again %lx clock %lu\\n", $pc, $clock',
+        "delete",
+        "reverse-continue",
+        "info registers clock",
+        "bt 1",
+    )
     assert said.count("Breakpoint 1, ") == 4 and "in blk_submit ()" in said, said
     first = re.search(r"first (\w+) clock (\d+)", said)
     back = re.search(r"back (\w+) clock (\d+)", said)
@@ -102,9 +115,16 @@ def test_symbols_breakpoints_and_steps_in_both_directions(served: Served) -> Non
 
 def test_watchpoints_and_last_write_agree(served: Served) -> None:
     said = served.gdb(
-        "monitor seek end", FLUSH, "monitor last-write 0x80206308 8", "watch -l *(long *)0x80206308",
-        "reverse-continue", "printf \"wrote at %lu\\n\", $clock", "monitor when", "rwatch *(int *)0x80206308", "continue",
-    )  # fmt: skip
+        "monitor seek end",
+        FLUSH,
+        "monitor last-write 0x80206308 8",
+        "watch -l *(long *)0x80206308",
+        "reverse-continue",
+        'printf "wrote at %lu\\n", $clock',
+        "monitor when",
+        "rwatch *(int *)0x80206308",
+        "continue",
+    )
     told = re.search(r"(\d+):(\d+): the instruction at pc (0x\w+)", said)
     wrote = re.search(r"wrote at (\d+)", said)
     assert told and wrote, said
@@ -113,18 +133,36 @@ def test_watchpoints_and_last_write_agree(served: Served) -> None:
 
 
 def test_nothing_can_be_changed(served: Served) -> None:
-    said = served.gdb("python", "try:", "    gdb.execute('set var $a0 = 5')", "except gdb.error as e: print(e)",
-                      "try:", "    gdb.execute('set var *(int *)0x80200000 = 1')", "except gdb.error as e: print(e)", "end",
-                      "info registers a0", "x/xw 0x80200000")  # fmt: skip
+    said = served.gdb(
+        "python",
+        "try:",
+        "    gdb.execute('set var $a0 = 5')",
+        "except gdb.error as e: print(e)",
+        "try:",
+        "    gdb.execute('set var *(int *)0x80200000 = 1')",
+        "except gdb.error as e: print(e)",
+        "end",
+        "info registers a0",
+        "x/xw 0x80200000",
+    )
     assert "a recording cannot be changed" in said and "Cannot access memory at address 0x80200000" in said
     assert re.search(r"0x80200000 <_start>:\t0x10401073", said)
 
 
 def test_monitor_commands_answer(served: Served) -> None:
     said = served.gdb(
-        "monitor when", "monitor events 2", "monitor seek 10:5", "monitor seek entry 20", "monitor digest", "monitor seek +100",
-        "monitor digest", "monitor seek time 0.001", "monitor checkpoints", "monitor nonsense", "monitor seek nowhere",
-    )  # fmt: skip
+        "monitor when",
+        "monitor events 2",
+        "monitor seek 10:5",
+        "monitor seek entry 20",
+        "monitor digest",
+        "monitor seek +100",
+        "monitor digest",
+        "monitor seek time 0.001",
+        "monitor checkpoints",
+        "monitor nonsense",
+        "monitor seek nowhere",
+    )
     assert "behind entry 0 of" in said
     assert said.count("block request for unit 0") == 2
     assert re.search(r"^[0-9a-f]{16}$", said, re.MULTILINE), said
