@@ -4,11 +4,11 @@
     entries        the inputs of an entry differ: that event or number is the answer
     results        the inputs agree, the results of an entry do not: what happened in it?
                    registers differ at its end: bisect its clock by registers, to one instruction
-                   they agree throughout: RAM, devices or outputs differ; RAM is traced to who wrote it
+                   they agree throughout: RAM, devices or outputs differ; RAM is traced to its writer
     neither        the recordings agree, as far as both go
 
-                   they agree throughout: RAM, devices or outputs differ; RAM is traced to its writer
-last place where both sides are the same, and the instruction there.
+Each side replays itself, so both must be replayable here. Registers at a clock are compared exactly; what is told is
+the last place where both sides are the same, and the instruction there.
 """
 
 from __future__ import annotations
