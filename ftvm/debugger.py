@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
 from ftvm.board import RAM_BASE
+from ftvm.checkpoints import load, make
 from ftvm.hart import PAGE_SIZE, Hit, HitKind
 from ftvm.replaying import Rebuilt, rebuild
 from ftvm.traveller import Still, Travelling
@@ -36,12 +37,12 @@ class Debugger:
         state = reader.state()
         if state is not None:
             rebuilt.restore(state.sections)
-        traveller = Travelling(rebuilt.machine, rebuilt.disks)
-        self.timeline: Timeline[Still, Hit] = Timeline(traveller, Entries(reader), verify=verify)
+        self.traveller = Travelling(rebuilt.machine, rebuilt.disks)
+        self.timeline: Timeline[Still, Hit] = Timeline(self.traveller, Entries(reader), verify=verify)
 
     @classmethod
     def open(cls, path: Path, machine_file: Path | None = None, *, verify: bool = True) -> Self:
-        """The recording at its beginning; LogError, ConfigError or ImageError."""
+        """The recording at its beginning, with the checkpoints it has; LogError, ConfigError or ImageError."""
         reader = LogReader(path)
         try:
             rebuilt = rebuild(path, reader.header, machine_file, debug=True)
@@ -51,7 +52,17 @@ class Debugger:
         except BaseException:
             reader.close()
             raise
-        return cls(reader, rebuilt, verify=verify)
+        debugger = cls(reader, rebuilt, verify=verify)
+        try:
+            load(debugger.timeline, debugger.traveller, path, reader.header)
+        except BaseException:
+            debugger.close()
+            raise
+        return debugger
+
+    def make_checkpoints(self, progress: Callable[[int], None] = lambda entries: None) -> tuple[Path, int]:
+        """Replay it all and write `LOG.ckpt`; its path, and how many there are in it. Divergence, LogError."""
+        return make(self.timeline, self.traveller, self.reader.path, self.reader.header, progress)
 
     def registers(self) -> Mapping[str, int]:
         """By name: x1 to x31, f0 to f31, pc, CSRs, priv; clock, time, entry."""

@@ -29,10 +29,14 @@ class Layers:
 
     def add(self, moment: int, pieces: Iterable[tuple[int, bytes]]) -> None:
         """What has changed since the moment before (of the first moment: everything)."""
+        self.put(moment, {number: self._packed(content) for number, content in pieces})
+
+    def put(self, moment: int, packed: dict[int, bytes]) -> None:
+        """The same, with pieces as `touched` gives them."""
         assert moment not in self._layers
         insort(self._order, moment)
-        self._layers[moment] = layer = {number: self._packed(content) for number, content in pieces}
-        self.stored += sum(map(len, layer.values()))
+        self._layers[moment] = packed
+        self.stored += sum(map(len, packed.values()))
 
     def drop(self, moment: int) -> None:
         """Forget a moment; what is there at the others stays as it is."""

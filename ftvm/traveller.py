@@ -40,8 +40,8 @@ class Travelling:
         self.hart = machine.hart
         self.disks = disks
         self._series = machine.snapshots()
-        self._pages = Layers(PAGE)
-        self._chunks = [Layers(CHUNK) for _ in disks]
+        self.pages = Layers(PAGE)
+        self.chunks = [Layers(CHUNK) for _ in disks]
         self._base: int | None = None  # the still that the machine has gone on from, ...
         self._more: set[int] = set()  # ... and pages changed since, beside those that the series knows
         self._more_chunks: list[set[int]] = [set() for _ in disks]
@@ -54,7 +54,7 @@ class Travelling:
     @property
     def full(self) -> bool:
         """Whether the stills take more memory than they should."""
-        return self._pages.stored + sum(layers.stored for layers in self._chunks) > PAGES_WORTH
+        return self.pages.stored + sum(layers.stored for layers in self.chunks) > PAGES_WORTH
 
     def begin(self, entry: Entry) -> None:
         """Deliver the entry's events."""
@@ -92,8 +92,8 @@ class Travelling:
         changed = dict(self._changed_pages())
         for number in self._more - changed.keys():
             changed[number] = bytes(self.hart.ram[number * PAGE : (number + 1) * PAGE])
-        self._pages.add(moment, changed.items())
-        for unit, (disk, layers) in enumerate(zip(self.disks, self._chunks, strict=True)):
+        self.pages.add(moment, changed.items())
+        for unit, (disk, layers) in enumerate(zip(self.disks, self.chunks, strict=True)):
             written = disk.take_dirty() | self._more_chunks[unit]
             chunks = set(disk.data_chunks()) if self._base is None else written
             layers.add(moment, ((index, disk.read_chunk(index)) for index in chunks))
@@ -105,9 +105,9 @@ class Travelling:
         """Become that state again, from whatever the machine is now."""
         assert self._base is not None
         changed = {number for number, _ in self._changed_pages()} | self._more
-        changed |= self._pages.changed(self._base, still.moment)
-        self._put_pages(self._pages.at(still.moment, changed))
-        for unit, (disk, layers) in enumerate(zip(self.disks, self._chunks, strict=True)):
+        changed |= self.pages.changed(self._base, still.moment)
+        self._put_pages(self.pages.at(still.moment, changed))
+        for unit, (disk, layers) in enumerate(zip(self.disks, self.chunks, strict=True)):
             chunks = disk.take_dirty() | self._more_chunks[unit] | layers.changed(self._base, still.moment)
             for index, content in layers.at(still.moment, chunks).items():
                 if content:
@@ -122,17 +122,17 @@ class Travelling:
     def drop(self, still: Still) -> None:
         """A state that is not needed any more."""
         if still.moment == self._base:
-            self._more |= self._pages.touched(still.moment).keys()
-            for unit, layers in enumerate(self._chunks):
+            self._more |= self.pages.touched(still.moment).keys()
+            for unit, layers in enumerate(self.chunks):
                 self._more_chunks[unit] |= layers.touched(still.moment).keys()
-            self._base = self._pages.before(still.moment)
-        self._pages.drop(still.moment)
-        for layers in self._chunks:
+            self._base = self.pages.before(still.moment)
+        self.pages.drop(still.moment)
+        for layers in self.chunks:
             layers.drop(still.moment)
 
     def may_have_written(self, since: Still, until: Still, ranges: Sequence[Range]) -> bool:
         """Whether anything of these physical ranges was written between two stills."""
-        changed = self._pages.changed(since.moment, until.moment)
+        changed = self.pages.changed(since.moment, until.moment)
         first = self.machine.memory.base
         spans = (range((at - first) // PAGE, (at + length - 1 - first) // PAGE + 1) for at, length, _ in ranges)
         return any(number in changed for span in spans for number in span)

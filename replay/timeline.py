@@ -165,13 +165,17 @@ class Timeline(Generic[Still, H]):
         place = max(self.start, min(place, self.end))
         if self._open is not None and self.position <= place and place.sequence == self._open.sequence:
             return self._go_on_to(place.clock)
-        self._go_behind(place.sequence if place.sequence == self.start.sequence else place.sequence - 1)
-        if place <= self.start:
+        if place == self.start or (self._is_end(place) and self.stills.at(place.sequence) is not None):
+            self._go_behind(place.sequence)
             return self.position
+        self._go_behind(place.sequence - 1)
         if place.sequence != self.entries.last or place.clock < self.end.clock:
             self._keep()
         self._begin()
         return self._go_on_to(place.clock)
+
+    def _is_end(self, place: Position) -> bool:
+        return place.clock == self.entries[place.sequence][1].clock
 
     def step(self) -> bool:
         """Go on to the first position whose clock is higher; False at the end."""
@@ -373,6 +377,11 @@ class Timeline(Generic[Still, H]):
         before = self.stills.before(self._done)
         if before is None or self.machine.clock - before.clock >= self._spacing:
             self._keep()
+
+    def keep(self) -> None:
+        """Keep the state here, behind an entry: from now on this place is reached at once."""
+        assert not self.inside
+        self._keep()
 
     def _keep(self) -> None:
         if self.stills.at(self._done) is None:
