@@ -268,6 +268,9 @@ listen = ["unix:nbd.sock"]
 size = "{size}"
 vendor = true
 
+[driver]
+watchdog_ms = 30000
+
 [pair]
 timeout_ms = 1000
 """
