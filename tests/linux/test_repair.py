@@ -12,10 +12,10 @@ from ftvm.testing import MakePair
 from tests.linux.stock import Stock
 from tests.linux.test_pair import console, until, until_end
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
-PATIENCE_S = 240.0
-ROUNDS = 30
+PATIENCE_S = 480.0
+ROUNDS = 24
 MACHINE = """\
 name = "large"
 
