@@ -9,6 +9,7 @@ that swaps hard is made here; other processes replay it with every digest, those
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import subprocess
 import sys
@@ -18,7 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from ftvm.hart import RAM_BASE
+from ftvm.replaying import Rebuilt, rebuild
+from replay.divergence import Divergence
+from replay.entry import Entry, EntryFlag, EpochResult
 from replay.log_reader import LogReader
+from replay.replayer import replay
 from tests.linux.evicting import ROOT, build, environment
 from tests.linux.pressure import Load, counters, machine_under_load
 from tests.linux.stock import Stock
@@ -29,6 +35,11 @@ pytestmark = pytest.mark.timeout(1800)
 LOAD = Load("pressure", rounds=1)
 SEED = int(os.environ.get("FTVM_TEST_SEED") or secrets.randbits(31))
 EVERY = 64  # fills between two flushes
+V, R, W, X, U, A = 1, 2, 4, 8, 16, 64  # of a page table entry
+NUMBER = (1 << 44) - 1  # of a page
+SV39 = 8  # the mode with three levels; each further mode has one more
+TAMPERED = 4
+USED_MIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +105,63 @@ def test_without_the_rule_such_a_core_shows_what_its_tlb_kept(coherent: bool, tm
     ran = subprocess.run(command, cwd=tmp_path, env=other, capture_output=True, text=True, timeout=300)
     assert ran.returncode == (0 if coherent else 1), f"FTVM_TEST_SEED={SEED}\n{ran.stdout[-3000:]}"
     assert ("test_a_cleared_accessed_bit_is_set_again" in ran.stdout) != coherent
+
+
+class _Tampered:
+    """A machine in which a few pages of a user's program lose their A, once, before RAM's digest is made."""
+
+    def __init__(self, rebuilt: Rebuilt, after: int, chance: random.Random) -> None:
+        self._rebuilt = rebuilt
+        self._after = after
+        self._chance = chance
+        self.tampered = 0  # the entry before which it was done
+        self.restore = rebuilt.restore
+
+    def run(self, entry: Entry) -> EpochResult:
+        if not self.tampered and entry.sequence > self._after and entry.flags & EntryFlag.DIGEST_PAGES:
+            self._tamper(entry)
+        return self._rebuilt.run(entry)
+
+    def _tamper(self, entry: Entry) -> None:
+        used, machine = self._used(), self._rebuilt.machine
+        if len(used) < USED_MIN:
+            return  # some other program's turn
+        for at in self._chance.sample(used, TAMPERED):
+            machine.hart.load_ram(at, bytes([machine.hart.ram[at] & ~A]))
+        self.tampered = entry.sequence
+
+    def _used(self) -> list[int]:
+        """Where in RAM page table entries of the current program's pages with A are."""
+        hart = self._rebuilt.machine.hart
+        satp = hart.registers()["satp"]
+        tables, found = [(satp & NUMBER, (satp >> 60) - SV39 + 2)], []
+        while tables:
+            page, level = tables.pop()
+            start = (page << 12) - RAM_BASE
+            for at in range(start, start + 4096, 8):
+                pte = int.from_bytes(hart.ram[at : at + 8], "little")
+                if pte & V and not pte & (R | W | X) and level:
+                    tables.append((pte >> 10 & NUMBER, level - 1))
+                elif pte & (V | U | A) == V | U | A and not level:
+                    found.append(at)
+        return found
+
+
+def test_a_few_accessed_bits_that_differ_are_found(recorded: Recorded) -> None:
+    """The other control: the same recording, replayed with four A bits cleared amid the swapping.
+
+    The program may use such a page again before anybody looks, and there is no difference then; not all four.
+    """
+    with LogReader(recorded.log) as reader:
+        third = max(entry.sequence for entry, _ in reader) // 3
+    with LogReader(recorded.log) as reader:
+        rebuilt = rebuild(recorded.log, reader.header)
+        tampered = _Tampered(rebuilt, third, random.Random(SEED))
+        try:
+            with pytest.raises(Divergence) as caught:
+                replay(tampered, reader, verify=True)
+        finally:
+            rebuilt.close()
+    assert tampered.tampered, f"FTVM_TEST_SEED={SEED}: no program with many pages was ever current"
+    assert caught.value.sequence >= tampered.tampered
+    print(f"FTVM_TEST_SEED={SEED}: cleared before entry {tampered.tampered}; {caught.value}")
