@@ -33,6 +33,7 @@ def list_guests(as_json: bool) -> None:
         if guest.arguments:
             click.echo(f"{'':<10}cmdline: {guest.arguments}")
     click.echo("Stock Linux and U-Boot: `ftvm guest fetch DIR` brings them from Debian's packages.")
+    click.echo("A whole Debian on a disk: `ftvm guest root DIR` makes it.")
 
 
 @command.command()
@@ -71,13 +72,64 @@ def fetch(
 
 @command.command()
 @_directory
+@click.option("--package", "packages", multiple=True, help="Install this package too, with all that it depends on.")
+@click.option("--size", default="1 GiB", show_default=True, help="Of the file system; the image is sparse.")
+@click.option("--password", default="ftvm", show_default=True, help="Of root, on the console.")
+@click.option("--hostname", default="debian", show_default=True, help="The guest's name.")
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Lay this directory's files over the packages' before they are configured; root will own them.",
+)
+@click.option("--refresh", is_flag=True, help="Look for newer versions, although all is there.")
+@json_option
+@log_json_option
+def root(
+    directory: Path,
+    packages: tuple[str, ...],
+    size: str,
+    password: str,
+    hostname: str,
+    overlay: Path | None,
+    refresh: bool,
+    as_json: bool,
+    log_json: bool,
+) -> None:
+    """Make DIR/debian.ext4: a small Debian for riscv64 with its stock init (systemd), to boot from a disk.
+
+    For a machine file: DIR/vmlinux with DIR/initramfs.cpio.gz (fetched too when they are not there), cmdline
+    "console=ttyS0 root=/dev/vda", 256 MiB, and a [[disk]] with image DIR/debian.ext4. Packages come from the mirror
+    that this machine's apt sources name. Their scripts are run by a guest of ftvm: no privileges and no other emulator
+    are needed, it takes some minutes, and the same versions give the same image. So keys that a package makes when it
+    is installed are no secret (ssh's are: they are made at its first start). Asking again for the same is answered at
+    once.
+    """
+    from ftvm.config_values import parse_size
+    from ftvm.linux.debian import WantedRoot, make_root
+    from ftvm.say import Say
+
+    try:
+        wanted = WantedRoot(packages, parse_size(size), password, hostname, overlay)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--size") from None
+    made = make_root(directory, wanted, Say("root", log_json), refresh)
+    _show(directory, made.packages, made.sums, as_json)
+
+
+@command.command()
+@_directory
 @json_option
 def check(directory: Path, as_json: bool) -> None:
-    """Compare what was fetched to DIR with its SHA-256 sums. Exit code 1 when something is missing or differs."""
+    """Compare what was brought to DIR with its SHA-256 sums. Exit code 1 when something is missing or differs."""
+    from ftvm.linux.manifest import ROOT
     from ftvm.linux.manifest import check as compare
 
     found = compare(directory)
-    _show(directory, found.packages, found.sums, as_json)
+    packages, sums = found.packages, found.sums
+    if (directory / ROOT.name).exists():
+        made = compare(directory, ROOT)
+        packages, sums = tuple(dict.fromkeys((*packages, *made.packages))), sums | made.sums
+    _show(directory, packages, sums, as_json)
 
 
 def _show(directory: Path, packages: tuple[str, ...], sums: dict[str, str], as_json: bool) -> None:

@@ -4,6 +4,7 @@
     DIR/apt.conf, DIR/sources   what apt-get is told: architecture riscv64, one suite, everything below in DIR
     DIR/state, DIR/lists        its private state: nothing counts as installed
     DIR/cache/archives          the packages, kept from one call to the next
+    DIR/none                    always empty, see `with_dependencies`
 
 The mirror is the one that this machine's apt sources name, so proxies and local mirrors are used as they are for this
 machine; apt-get itself checks signatures and sums, and refuses what is not signed. No privileges are needed.
@@ -86,7 +87,7 @@ class Apt:
         self._prepare()
 
     def _prepare(self) -> None:
-        for name in ("state", "lists/partial", "cache/archives/partial"):
+        for name in ("state", "lists/partial", "cache/archives/partial", "none/partial"):
             (self._path / name).mkdir(parents=True, exist_ok=True)
         (self._path / "status").write_bytes(b"")
         (self._path / "apt.conf").write_text(_CONFIG.format(path=self._path, architecture=ARCHITECTURE))
@@ -114,8 +115,12 @@ class Apt:
         return _offered(self._call("apt-get", "download", "--print-uris", *names)) if names else []
 
     def with_dependencies(self, names: Sequence[str]) -> list[Package]:
-        """These packages and all that they depend on."""
-        return _offered(self._call("apt-get", "install", "--yes", "--print-uris", *names)) if names else []
+        """These packages (or apt's patterns) and all that they depend on."""
+        if not names:
+            return []
+        # Of what lies in the cache apt-get prints nothing: it is given an empty one.
+        cache = ("-o", f"Dir::Cache::archives={self._path}/none")
+        return _offered(self._call("apt-get", "install", "--yes", "--print-uris", *cache, *names))
 
     # -- bringing them ------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from ftvm.linux.initramfs import initramfs, own_digest
 from ftvm.linux.manifest import Manifest
 from ftvm.say import Say
 
-FORMAT: Final = 1  # raised when the same packages would give another initramfs
+FORMAT: Final = 2  # raised when the same packages would give another initramfs
 _KERNEL: Final = "linux-image-riscv64"
 _KERNEL_NAME: Final = r"linux-image-[0-9]\S*-riscv64"
 _BASE: Final = ("busybox-static", "u-boot-qemu")

@@ -25,7 +25,10 @@ from ftvm.linux.libraries import needed_libraries
 from ftvm.linux.modules import Modules
 from ftvm.linux.newc import Tree, character, directory, from_directory, link, regular
 
-MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "crc32c_generic", "ext4")
+MODULES: Final = (
+    *("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng"),
+    *("crc32c_generic", "ext4", "autofs4"),  # autofs4: systemd complains without
+)
 _MERGED: Final = ("bin", "sbin", "lib")  # links into usr
 _EMPTY: Final = ("dev", "proc", "sys", "mnt", "tmp", "run", "root", "etc", "var")
 _LEFT_OUT: Final = ("usr/share/", "usr/include/", "usr/lib/systemd/", "etc/cron", "etc/init.d/")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -19,6 +21,7 @@ from ftvm.linux.fetch import Wanted, fetch
 from ftvm.linux.modules import Modules
 from ftvm.say import Say
 
+T = TypeVar("T")
 WANTED = Wanted(packages=("e2fsprogs",))
 
 
@@ -70,8 +73,13 @@ def fetch_stock(wanted: Wanted = WANTED) -> Stock:
 
 def stock_or_skip(wanted: Wanted = WANTED) -> Stock:
     """The guests; without them the test fails in CI and is skipped elsewhere."""
+    return or_skip(lambda: fetch_stock(wanted))
+
+
+def or_skip(bring: Callable[[], T]) -> T:
+    """What is brought from a mirror; a test that goes without fails in CI and is skipped elsewhere."""
     try:
-        return fetch_stock(wanted)
+        return bring()
     except (FetchError, OSError) as error:
         message = f"stock guests cannot be fetched: {error}"
     if os.environ.get("CI"):

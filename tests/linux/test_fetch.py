@@ -131,6 +131,13 @@ def test_what_apt_complains_of_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "guests" / manifest.NAME).exists()
 
 
+def test_what_is_in_the_cache_counts_among_the_dependencies(stock: Stock) -> None:
+    """apt-get itself leaves out what it need not download."""
+    found = Apt(stock.directory / "apt", Say("fetch")).with_dependencies(["e2fsprogs"])
+    assert {"e2fsprogs", "libc6"} <= {package.name for package in found}
+    assert all((stock.directory / "apt/cache/archives" / package.file).exists() for package in found)
+
+
 def test_an_unknown_module_is_told(stock: Stock) -> None:
     with pytest.raises(FetchError, match="this kernel has no module warpdrive"):
         stock.modules().in_order(["warpdrive"])
