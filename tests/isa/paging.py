@@ -32,6 +32,7 @@ from tests.isa.memory import (
 from tests.isa.system import FENCE_I, SEPC, SPIE, SPP, SSTATUS, csr
 
 V, R, W, X, U, G, A, D = (1 << bit for bit in range(8))
+FLIPS, SETS = (W, R | W, V, U, X, 0x3F), (A, D, A | D, W, V, U)  # A and D need not be alike: never flipped
 ECALL, SRET, SFENCE_ALL = 0x73, 0x10200073, 0x12000073
 SUPERPAGE = 1 << 21
 USER_ALIAS = (PAGES_USER_CODE - PAGES_CODE) * PAGE
@@ -146,7 +147,7 @@ def entry(g: Chance) -> bytes:
         return word(any_access(g, 8, offset(g, 3)))
     page = g.pick((*range(PAGES_JUNK, PAGES_JUNK_END), PAGES_DATA, PAGES_DATA + 1, PAGES_USER_DATA, PAGES_CODE + 1))
     f3 = g.pick((4, 6, 7))  # xori, ori, andi
-    flags = g.pick((A, D, A | D, W, R | W, V, U, X, 0xFF)) if f3 != 7 else ~g.pick((A, D, A | D, W, V, U))
+    flags = g.pick(FLIPS) if f3 == 4 else g.pick((*SETS, X)) if f3 == 6 else ~g.pick(SETS)
     if flags & X and page >= PAGES_JUNK:
         page |= 1
     fence = 0x09 << 25 | 0x73 | g.pick((0, 5)) << 15
