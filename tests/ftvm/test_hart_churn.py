@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Code that is rewritten all the time, in every way there is, and called in between: what runs was written last.
 
-A seed is a guest that runs straight through some hundred steps. It patches one of its functions (`li a0, n; ret`) by one
-of three addresses of its page, or rings a device that patches it by DMA; and calls one by one of two addresses. What each
-call has to return is known when the guest is made. Some functions lie across two pages. The host cuts its run into epochs
-of random length, and flushes, saves and restores now and then.
+A seed is a guest that runs straight through some hundred steps. It patches one of its functions (`li a0, n; ret`) by
+one of three addresses of its page, or rings a device that patches it by DMA; and calls one by one of two addresses.
+What each call has to return is known when the guest is made. Some functions lie across two pages. The host cuts its
+run into epochs of random length, and flushes, saves and restores now and then.
 """
 
 from __future__ import annotations
