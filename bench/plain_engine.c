@@ -3,12 +3,12 @@
  * A stock kernel on the engine as it comes, without any hook that a block, a memory access or a TLB fill calls: what a
  * guest costs when nobody keeps a clock, coherent translations or a log. For the benchmark to compare with.
  *
- *   plain-engine SPINS MEMORY_BYTES ENTRY DTB_ADDRESS ADDRESS FILE [ADDRESS FILE]...
+ *   plain-engine [+]SPINS MEMORY_BYTES ENTRY DTB_ADDRESS ADDRESS FILE [ADDRESS FILE]...
  *
  * It is not a machine to use. Guest time is the host's. Interrupts come when the guest traps anyway (a call to the
  * firmware, a read of time, a page fault) or waits. A kernel also spins, without a trap, until its tick has counted on:
- * a first run, with a hook on every block, writes the blocks in which it did so into the file SPINS; a run that finds this
- * file has hooks on these few blocks only. Stores through an alias of translated code go unnoticed, so a program now and
+ * a run with a hook on every block adds the blocks in which it did so to the file SPINS (with a + before it); a run without
+ * the + has hooks on these few blocks only. Stores through an alias of translated code go unnoticed, so a program now and
  * then runs as another; when the kernel then does not switch itself off in order, the exit code says so (0: in order;
  * 1: anything else; 2: usage).
  */
@@ -25,7 +25,7 @@
 #define NEVER UINT64_MAX
 #define UART_IRQ 10
 #define MAGIC UINT64_C(0x1122334455667788)
-#define SPINS_MAX 64
+#define SPINS_MAX 16   /* each hook costs at every hooked block */
 #define LOOK_EVERY 256
 #define OVERDUE 40000        /* looks that found the timer due: so long without a trap is no ordinary code */
 #define BADADDR_BEHIND_PC 32  /* where the faulting address lies in a saved context */
@@ -330,13 +330,13 @@ static bool hook_spins(const char *path)
 {
     uc_hook hook;
     unsigned long long address;
+    if (path[0] == '+')
+        return (spins = fopen(path + 1, "a")) && !uc_hook_add(uc, &hook, UC_HOOK_BLOCK, (void *)on_block, NULL, 1, 0);
     spins = fopen(path, "r");
-    if (!spins)
-        return (spins = fopen(path, "w")) && !uc_hook_add(uc, &hook, UC_HOOK_BLOCK, (void *)on_block, NULL, 1, 0);
-    while (fscanf(spins, "%llx", &address) == 1)
+    while (spins && fscanf(spins, "%llx", &address) == 1)
         if (uc_hook_add(uc, &hook, UC_HOOK_BLOCK, (void *)on_spin, NULL, address, address))
             return false;
-    return true;
+    return spins != NULL;
 }
 
 static void run(void)
