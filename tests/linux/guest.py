@@ -70,7 +70,7 @@ def linux_config(stock: Stock, initrd: Path, cmdline: str = "script=/test/serve"
             "machine": machine,
             "disk": disk,
             "service": {"block": {}},
-            "driver": {"restart": False},
+            "driver": {"restart": False, "boot_ms": 1000},
             **tables,
         },
         "linux",
