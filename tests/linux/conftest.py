@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.linux.debian import debian_or_skip
 from tests.linux.guest import LOOP_READY, READY, Booted, Linux, files, linux_config
 from tests.linux.stock import Stock, stock_or_skip
 from tests.network.conftest import lab, work
@@ -19,6 +20,12 @@ __all__ = ["lab", "work"]
 def stock() -> Stock:
     """Stock guests, fetched once."""
     return stock_or_skip()
+
+
+@pytest.fixture(scope="session")
+def debian(stock: Stock) -> Path:
+    """The image of a small Debian, made once beside the stock guests."""
+    return debian_or_skip(stock)
 
 
 @pytest.fixture(scope="session")
