@@ -29,6 +29,7 @@ COMMANDS = {
     "stop": "End a pair, or a machine run alone, in order.",
     "replay": "Run a recording again, and verify it; or debug it.",
     "checkpoint": "Make a recording open at once, anywhere.",
+    "last-write": "Find who wrote a place in a recorded guest's memory.",
     "machine": "Write an example machine file, check one, make keys.",
     "status": "Show a pair: roles, terms, progress, alarms.",
     "log": "Look into a recording.",
@@ -71,7 +72,7 @@ class Commands(click.Group):
         """The command of that name, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"ftvm.commands.{cmd_name}").command
+        command = importlib.import_module(f"ftvm.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`Debugger`: a recording opened for a look at it: its machine, its timeline, registers and memory at any place.
 
-    with Debugger.open(Path("crash.log")) as debugger:
-        debugger.timeline.seek(debugger.timeline.end)
-        debugger.registers()["pc"], debugger.read(0xffffffff80000000, 16)
+with Debugger.open(Path("crash.log")) as debugger:
+    debugger.timeline.seek(debugger.timeline.end)
+    debugger.registers()["pc"], debugger.read(0xffffffff80000000, 16)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from ftvm.board import RAM_BASE
 from ftvm.checkpoints import load, make
+from ftvm.config_kernel import bundled_guest
 from ftvm.hart import PAGE_SIZE, Hit, HitKind
 from ftvm.replaying import Rebuilt, rebuild
+from ftvm.symbols import Symbols
 from ftvm.traveller import Still, Travelling
 from replay.entries import Entries
 from replay.errors import LogError
@@ -63,6 +66,26 @@ class Debugger:
     def make_checkpoints(self, progress: Callable[[int], None] = lambda entries: None) -> tuple[Path, int]:
         """Replay it all and write `LOG.ckpt`; its path, and how many there are in it. Divergence, LogError."""
         return make(self.timeline, self.traveller, self.reader.path, self.reader.header, progress)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """The kernel's, where it is an ELF file."""
+        config = self.machine.config
+        guest = config.kernel_path or bundled_guest(config.machine.kernel)
+        return Symbols.of(guest)
+
+    def tell_progress(self, progress: Callable[[int], None]) -> None:
+        """On long ways, `progress` hears of entries done."""
+        furthest = self.timeline.position.sequence
+
+        def tell() -> bool:
+            nonlocal furthest
+            done = self.timeline.position.sequence
+            progress(max(0, done - furthest))
+            furthest = max(furthest, done)
+            return False
+
+        self.timeline.interrupted = tell
 
     def registers(self) -> Mapping[str, int]:
         """By name: x1 to x31, f0 to f31, pc, CSRs, priv; clock, time, entry."""

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ftvm last-write`: who wrote this?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftvm.commands.options import json_option, log_json_option, print_json
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("address")
+@click.option("--length", type=click.IntRange(1, 4096), default=8, show_default=True, help="Bytes at the address.")
+@click.option("--before", metavar="CLOCK", help="The last write before this clock or ENTRY:CLOCK, instead of the end.")
+@click.option("--physical", is_flag=True, help="The address is a physical one.")
+@json_option
+@log_json_option
+def command(
+    log: Path, address: str, length: int, before: str | None, physical: bool, as_json: bool, log_json: bool
+) -> None:
+    """Find the last write to an address of a recorded guest: when, by which instruction, the bytes before and after.
+
+    ADDRESS is a number or a symbol of the kernel, as the page tables at that place map it. Exit code 1: nothing has
+    written there since the recording began, or the address is not mapped.
+    """
+    from ftvm.debugger import Debugger
+    from ftvm.say import Say
+    from ftvm.writer import find_writer
+
+    say = Say("last-write", log_json)
+    with Debugger.open(log) as debugger, say.progress(log.name, len(debugger.timeline.entries)) as display:
+        debugger.tell_progress(display.advance)
+        try:
+            found = find_writer(debugger, address, length, before, physical)
+        except ValueError as error:
+            say.error(str(error))
+            raise click.exceptions.Exit(1) from None
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        click.echo(found.words())

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Written`: the last write to a place in a guest's memory: where in the recording, by what, and what it changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ftvm.debugger import Debugger
+from ftvm.disassembly import Disassembler, Instruction
+from ftvm.hart import HitKind
+from replay.position import Position, parse_position
+
+BLOCK_INSNS: Final = 512  # the engine's longest block
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One write. Bytes are in memory order."""
+
+    address: int
+    position: Position
+    instruction: Instruction
+    symbol: str
+    device: bool  # a device wrote, asked by this instruction
+    old: bytes
+    new: bytes
+
+    def words(self) -> str:
+        """For people."""
+        who = "a device, asked by" if self.device else "the instruction"
+        at = f" in {self.symbol}" if self.symbol else ""
+        return (
+            f"{self.address:#x} was written at {self.position} by {who} {self.instruction}{at}\n"
+            f"  before  {self.old.hex(' ')}\n  after   {self.new.hex(' ')}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "address": self.address,
+            "sequence": self.position.sequence,
+            "clock": self.position.clock,
+            "pc": self.instruction.pc,
+            "instruction": self.instruction.words,
+            "symbol": self.symbol or None,
+            "device": self.device,
+            "old": self.old.hex(),
+            "new": self.new.hex(),
+        }
+
+
+def find_writer(
+    debugger: Debugger, address: str, length: int, before: str | None = None, physical: bool = False
+) -> Written:
+    """The last write to an address, a number or a symbol, before a clock or position (else the end); ValueError."""
+    timeline = debugger.timeline
+    place = timeline.end
+    if before is not None:
+        place = parse_position(before) if ":" in before else timeline.place_of(int(before, 0))
+    timeline.seek(place)
+    number = debugger.symbols.address(address)
+    number = int(address, 0) if number is None else number
+    at = number if physical else debugger.to_physical(number)
+    if at is None:
+        raise ValueError(f"{number:#x} is not mapped to RAM at {timeline.position}")
+    stop = debugger.last_write(at, length)
+    if stop is None or stop.hit is None:
+        raise ValueError(f"nothing has written to {number:#x} between the recording's beginning and {place}")
+    if stop.hit.kind == HitKind.DEVICE:
+        _to_request(debugger, at, length)
+    pc = debugger.registers()["pc"]
+    instruction = Disassembler().at(pc, debugger.read)
+    old = debugger.read(at, length, physical=True)
+    position = timeline.position
+    timeline.step()
+    new = debugger.read(at, length, physical=True)
+    device = stop.hit.kind == HitKind.DEVICE
+    return Written(number, position, instruction, debugger.symbols.name(pc), device, old, new)
+
+
+def _to_request(debugger: Debugger, at: int, length: int) -> None:
+    """A device's write is noted at the entry of the block that asked for it: on to the very instruction that did."""
+    timeline = debugger.timeline
+    entry, old = timeline.position, debugger.read(at, length, physical=True)
+    for _ in range(BLOCK_INSNS):
+        here = timeline.position
+        if not timeline.step() or timeline.position.sequence != entry.sequence:
+            break
+        if debugger.read(at, length, physical=True) != old:
+            timeline.seek(here)
+            return
+    timeline.seek(entry)
