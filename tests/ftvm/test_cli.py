@@ -74,7 +74,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_that_begins_as_the_table_says(name: str) -> None:
-    command = importlib.import_module(f"ftvm.commands.{name}").command
+    command = importlib.import_module(f"ftvm.commands.{name.replace('-', '_')}").command
     assert isinstance(command, click.Command) and command.help
     assert ftvm(name, "--help").exit_code == 0
 
