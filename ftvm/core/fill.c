@@ -92,7 +92,8 @@ bool fill_page_of(struct hart *h, uint64_t va, uint64_t *index)
     return true;
 }
 
-static bool fetch_half(struct hart *h, uint64_t va, uint16_t *half)
+/* The two bytes of code at va. */
+bool fill_short(struct hart *h, uint64_t va, uint16_t *half)
 {
     uint64_t index;
     if (!fill_page_of(h, va, &index))
@@ -108,9 +109,9 @@ static bool fetch_half(struct hart *h, uint64_t va, uint16_t *half)
 bool fill_fetch(struct hart *h, uint64_t va, uint32_t *insn)
 {
     uint16_t low, high = 0;
-    if (!fetch_half(h, va, &low))
+    if (!fill_short(h, va, &low))
         return false;
-    if ((low & 3) == 3 && !fetch_half(h, va + 2, &high))
+    if ((low & 3) == 3 && !fill_short(h, va + 2, &high))
         return false;
     *insn = low | (uint32_t)high << 16;
     return true;

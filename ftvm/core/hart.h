@@ -311,6 +311,7 @@ static inline void snapshot_before_write(struct hart *h, uint64_t index)
 /* fill.c */
 bool fill_on_miss(uc_engine *, uint64_t va, uc_mem_type, uc_tlb_entry *, void *hart);
 bool fill_fetch(struct hart *, uint64_t va, uint32_t *insn);
+bool fill_short(struct hart *, uint64_t va, uint16_t *half);
 bool fill_page_of(struct hart *, uint64_t va, uint64_t *index);
 void fill_view(struct hart *, struct view *);
 bool fill_locate_registers(struct hart *);

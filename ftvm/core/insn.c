@@ -135,7 +135,8 @@ uint64_t insn_straddler(struct hart *h, uint64_t pc)
 {
     uint64_t last = (pc | (PAGE_BYTES - 1)) - 1;
     uint32_t insn;
+    uint16_t low;
     while (pc < last && fill_fetch(h, pc, &insn))
         pc += insn_size(insn);
-    return pc == last ? pc : 0;
+    return pc == last && fill_short(h, pc, &low) && insn_size(low) == 4 ? pc : 0;
 }

@@ -12,6 +12,9 @@
  * An instruction that begins on one page and ends on the next faults, when the second page cannot be fetched, at the entry
  * of its block, since blocks are translated as a whole, and nothing of the block has been executed yet. Then the next slice
  * is told to end at that instruction, and the fault met again there is exact.
+ *
+ * An illegal short instruction has no length in the engine, so a block of nothing else ends before it begins: at the start
+ * of a page, the engine looks for the page before. A fetch fault of that page means this.
  */
 #include "hart.h"
 
@@ -90,6 +93,14 @@ static bool engine_moved_on(struct hart *h, const struct fault *fault)
     return reg_get(h, UC_RISCV_REG_PC) != fault->pc || reg_get(h, UC_RISCV_REG_PRIV) != fault->priv;
 }
 
+static void illegal(struct hart *h, uint64_t pc)
+{
+    uint32_t insn = 0;
+    bool fetched = fill_fetch(h, pc, &insn);
+    if (!fetched || !counters_read_time(h, insn, pc))
+        trap_enter(h, CAUSE_ILLEGAL, insn, pc);
+}
+
 void trap_deliver_fault(struct hart *h)
 {
     struct fault fault = h->fault;
@@ -102,12 +113,17 @@ void trap_deliver_fault(struct hart *h)
         h->count.faults_dropped++;
         return;
     }
+    if (fault.access == ACCESS_EXEC && fault.pc == fault.page + PAGE_BYTES) {
+        clock_count_trap(h);
+        illegal(h, fault.pc);
+        return;
+    }
     uint64_t tval = fault.page;
     if (fault.access != ACCESS_EXEC) {
         tval = data_fault_address(h, &fault);
     } else if ((fault.pc & PAGE_MASK) == fault.page) {
         tval = fault.pc;
-    } else {
+    } else if ((fault.pc & PAGE_MASK) + PAGE_BYTES == fault.page) {
         h->until = insn_straddler(h, fault.pc);
         if (h->until && h->until != fault.pc)
             return;
@@ -116,14 +132,6 @@ void trap_deliver_fault(struct hart *h)
     h->count.faults++;
     clock_count_trap(h);
     trap_enter(h, fault.cause, tval, fault.pc);
-}
-
-static void illegal(struct hart *h, uint64_t pc)
-{
-    uint32_t insn = 0;
-    bool fetched = fill_fetch(h, pc, &insn);
-    if (!fetched || !counters_read_time(h, insn, pc))
-        trap_enter(h, CAUSE_ILLEGAL, insn, pc);
 }
 
 static void misaligned(struct hart *h, uint64_t cause, uint64_t pc)

@@ -272,6 +272,23 @@ def test_a_page_brought_in_for_a_second_half_lets_the_code_go_on() -> None:
     assert len({guest.hart.clock for guest in guests}) == 1
 
 
+@pytest.mark.parametrize("word", [0x0000, 0x2001, 0x4002, 0x6001, 0x8000, 0x8002, 0x9C41])
+def test_an_illegal_instruction_at_the_start_of_a_page_is_just_that(word: int) -> None:
+    """Though nothing is mapped before it: the engine gives some of these no length, and looks one byte back."""
+    fault = FaultGuest()
+    virtual = 0x4000_5000
+    fault.tables.map(virtual, RAM_BASE + 0x5_0000, V | R | X | A)
+    for _ in range(2):
+        fault.code.li("t0", virtual)
+        fault.code.jalr("ra", 0, "t0")
+    there = Asm(virtual)
+    there.half(word)
+    there.half(0x0001)
+    there.ret()
+    fault.guest.hart.load_ram(0x5_0000, there.image())
+    assert fault.run() == [(ILLEGAL, word, virtual)] * 2
+
+
 def test_reserved_compressed_instructions_are_illegal() -> None:
     """The engine takes quadrant 0, function 4 and two neighbours of c.addw for instructions that do nothing."""
     fault = FaultGuest()
