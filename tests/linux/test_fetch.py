@@ -52,7 +52,7 @@ def test_what_was_fetched_is_checked(stock: Stock) -> None:
     result = ftvm("guest", "check", stock.directory, "--json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
-    assert set(found["files"]) == set(FILES)
+    assert set(found["files"]) >= set(FILES), "and a root file system, if one was made there"
     assert {"busybox-static", "u-boot-qemu", "e2fsprogs", "libc6"} <= set(found["packages"])
     assert any(name.startswith("linux-image-") for name in found["packages"])
 
