@@ -38,6 +38,13 @@ DEVIATIONS = (
         "The engine follows IEEE 754-2008 here. Signalling NaNs do not come about by computing.",
     ),
     Deviation(
+        "infinity-times-zero",
+        "unprivileged 11.6",
+        "A fused multiplication of infinity and zero raises the invalid flag, also when it adds a quiet NaN.",
+        "It does not when it adds a quiet NaN.",
+        "The engine follows IEEE 754-2008, which leaves it open.",
+    ),
+    Deviation(
         "uxl",
         "privileged 4.1.1",
         "sstatus.UXL says 2: user mode is 64 bits wide.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tests.isa.chance import Chance
 from tests.isa.encode import CSR_IMMEDIATE, CSR_REGISTER, FLOATS, FUSED, SYSTEM, i_type, r_type
-from tests.isa.integer import load_number, word
+from tests.isa.integer import load_number, word, words
 
 MIN_MAX_S, MIN_MAX_D = 0x14, 0x15
 FFLAGS, FRM, FCSR = 1, 2, 3
@@ -21,11 +21,7 @@ def _destination(g: Chance, kind: str) -> int:
 
 def operation(g: Chance) -> bytes:
     if g.odds(5):
-        double = g.bits(1)
-        kind = "d" if double else "s"
-        registers = [_register(g, kind) for _ in range(4)]
-        insn = r_type(g.pick(FUSED), g.rm(), registers[3] << 2 | double, *registers[:3])
-        return word(insn)
+        return _fused(g)
     f7, rs2, f3, to, of = g.pick(FLOATS)
     if f7 in (MIN_MAX_S, MIN_MAX_D):
         return _least(g, f7, f3, to)
@@ -40,6 +36,19 @@ def _least(g: Chance, f7: int, f3: int | None, kind: str) -> bytes:
     add = f7 & 1
     doubled = b"".join(word(r_type(0x53, g.randrange(5), add, it, it, it)) for it in (one, other))
     return doubled + word(r_type(0x53, f3 or 0, f7, _register(g, kind), one, other))
+
+
+def _fused(g: Chance) -> bytes:
+    """A fused operation that adds no NaN (see ftvm's deviations), but what is greater or less: a sum or a number."""
+    double = g.bits(1)
+    kind = "d" if double else "s"
+    to, one, other, added, number = (_register(g, kind) for _ in range(5))
+    return words(
+        r_type(0x53, 0, double, added, added, added),
+        r_type(0x53, 0, 0x68 | double, number, g.rs(), g.bits(2)),
+        r_type(0x53, g.bits(1), MIN_MAX_S | double, added, added, number),
+        r_type(g.pick(FUSED), g.rm(), added << 2 | double, to, one, other),
+    )
 
 
 def constant(g: Chance) -> bytes:

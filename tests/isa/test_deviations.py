@@ -52,6 +52,13 @@ def test_minimum_of_signalling_nan() -> None:
     assert guest.registers()["fcsr"] & 0x10
 
 
+def test_infinity_times_zero() -> None:
+    """fmadd.d f12, f10, f13, f11: f13 is 0."""
+    guest = run(0x5AD57643, a=0x7FF0 << 48, b=0x7FF8 << 48)
+    assert guest.registers()["f12"] == 0x7FF8 << 48
+    assert guest.registers()["fcsr"] & 0x10 == 0
+
+
 def test_uxl() -> None:
     """csrr s1, sstatus."""
     assert run(0x100024F3).x(9) >> 32 & 3 == 0
