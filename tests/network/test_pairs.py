@@ -118,7 +118,7 @@ def test_a_guest_moves_to_another_host_and_the_switch_is_told(lab: Lab, work: Wo
         )  # fmt: skip
     work.until(lambda: role(states["b"], "b") == "backup", "the backup to be in sync")
     assert udp_echo(lab, b"before") == b"before"
-    assert not lab.carrier("b")
+    assert lab.until_carrier(False, "b")
     with Ping(lab) as ping:
         work.until(lambda: len(ping.answered) > 10, "answers")
         running["a"].kill()
