@@ -36,6 +36,7 @@ class Pace:
     hot_target_s: float = 0.0003
     budget: float = 4_000_000.0
     hot_budget: float = 400_000.0
+    budget_max: float = BUDGET_CEILING
     hot: int = 0
     _stretch: int = 1  # by which the next short epoch is longer than `hot_target_s`
     _short: bool = False  # the entry that was asked for last has the short budget
@@ -76,10 +77,11 @@ class Pace:
         """The epoch took `seconds`; adapt."""
         self.hot = max(0, self.hot - 1)
         if used_whole_budget and self._short:
-            self.hot_budget = _steer(self.hot_budget, seconds / (self.hot_target_s * self._stretch))
+            ratio = seconds / (self.hot_target_s * self._stretch)
+            self.hot_budget = _steer(self.hot_budget, ratio, self.budget_max)
             self._stretch = min(STRETCH_MAX, 2 * self._stretch)
         elif used_whole_budget:
-            self.budget = _steer(self.budget, seconds / self.target_s)
+            self.budget = _steer(self.budget, seconds / self.target_s, self.budget_max)
         if not (used_whole_budget and self.hot):
             self._stretch = 1
 
@@ -89,11 +91,11 @@ def _worth(budget: float) -> int:
     return min(CATCH_UP_TICKS_MAX, _round(budget) // CODE_PER_TICK_MIN)
 
 
-def _steer(budget: float, ratio: float) -> float:
+def _steer(budget: float, ratio: float, most: float) -> float:
     if ratio > 1.3:
         return max(BUDGET_FLOOR, budget / min(ratio, 4.0))
     if ratio < 0.9:
-        return min(BUDGET_CEILING, budget * min(1 / max(ratio, 0.1), 1.25))
+        return min(most, budget * min(1 / max(ratio, 0.1), 1.25))
     return budget
 
 

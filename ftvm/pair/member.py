@@ -25,6 +25,7 @@ from ftvm.arbiter.arbiter import Arbiter, ArbiterUnavailable
 from ftvm.gate import Gate
 from ftvm.live import Live, Sink
 from ftvm.machine import Machine
+from ftvm.pace import Pace
 from ftvm.pair.backup import NEWS_WAITS_S, Backup, BackupState
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import BackupLink, LinkState
@@ -112,6 +113,7 @@ class Parts:
     open_recording: Callable[[], Recording] | None = None
     limits: Limits | None = None
     feed: Callable[[], PageFeed] = Feed  # of RAM, for a joiner
+    pace: Callable[[], Pace] = Pace
     say: Callable[[str], None] = lambda text: None
     alarm: Callable[[str], None] = lambda text: None  # to be kept until an operator has seen it
     open_at_once: bool = True  # open the services before a backup is in sync
@@ -438,7 +440,7 @@ class Member:
     def _become_live(self, now: float) -> None:
         parts = self.parts
         machine = parts.machine
-        self.live = Live(machine, parts.world, self.gate, parts.clock)
+        self.live = Live(machine, parts.world, self.gate, parts.clock, parts.pace())
         self.link = BackupLink(
             parts.identity,
             self.term,

@@ -16,6 +16,7 @@ from ftvm.arbiter.arbiter import ArbiterUnavailable, Grant
 from ftvm.disk.errors import DiskFailure
 from ftvm.disk.metadata import ImageMetadata, ImageState
 from ftvm.machine import Machine
+from ftvm.pace import Pace
 from ftvm.pair.backup import Backup
 from ftvm.pair.identity import Identity
 from ftvm.pair.link import LinkState
@@ -34,6 +35,8 @@ STEP_S: Final = (0.00001, 0.00004)
 HICCUP_CHANCE: Final = 0.01
 HICCUP_S: Final = 0.003
 RESPAWN_S: Final = (0.02, 0.15)
+
+BUDGET_MAX = 131_072  # an epoch takes no simulated time, so budgets would grow without end; a real guest may hang
 
 
 class Killed(BaseException):
@@ -80,6 +83,7 @@ class Process:
             world=self.world,
             arbiter=_Arbiter(self),
             clock=lambda: cluster.now,
+            pace=lambda: Pace(budget_max=BUDGET_MAX),
             new_session=lambda: cluster.random.getrandbits(60) | 1,
             listen=self._listen,
             durable=self.disk.durable,

@@ -25,7 +25,7 @@ def built(guest: str) -> tuple[MachineConfig, LoadedImage]:
     """Configuration and image of "blockd" (with one disk and the block service) or another bundled guest."""
     tables: dict[str, object] = {"name": "sim", "machine": {"kernel": guest, "memory": "16 MiB", "cmdline": "crash=on"}}
     tables["disk"] = [{"image": "disk0.img", "size": f"{DISK_BYTES >> 10} KiB"}]
-    tables["driver"] = {"watchdog_ms": 600}
+    tables["driver"] = {"watchdog_ms": 100, "boot_ms": 600}
     if guest == "blockd":
         tables["service"] = {"block": {}}
     config = parse(tables, "sim")
