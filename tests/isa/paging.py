@@ -150,6 +150,7 @@ def entry(g: Chance) -> bytes:
     flags = g.pick(FLIPS) if f3 == 4 else g.pick((*SETS, X)) if f3 == 6 else ~g.pick(SETS)
     if flags & X and page >= PAGES_JUNK:
         page |= 1
+    g.whole |= page == PAGES_CODE + 1  # what ends its block must not lie on that page itself
     fence = 0x09 << 25 | 0x73 | g.pick((0, 5)) << 15
     return words(
         u_type(LUI, 5, (VIRTUAL >> 12) + PAGE_TABLE), i_type(0x03, 3, 6, 5, 8 * page),
