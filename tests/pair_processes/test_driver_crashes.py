@@ -88,8 +88,8 @@ def test_the_driver_dies_while_a_joiner_takes_the_state(pair: PairProcess) -> No
             for _ in range(2):
                 assert load.crash_driver(rng.choice([1, 3, 6])).result(30).error == EIO, f"distance {distance}"
             pair.wait_protected()
-            until(lambda: restarts(pair) >= before + 2, f"the restarts at distance {distance} to be counted")
-            before = restarts(pair)
+            before += 2
+            until(lambda known=before: restarts(pair) >= known, f"the restarts at distance {distance} to be counted")
         load.answered(100)
         pair.kill_primary()
         load.answered(100)
