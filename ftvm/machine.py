@@ -173,9 +173,11 @@ class Machine:
         return self._stopped == StopReason.PAUSED
 
     def finish(self) -> EpochResult:
-        """The last third of `run`: what the supervisor does between epochs, and the result."""
+        """The last third of `run`: what the supervisor does between epochs, and the result. A pause is the end."""
         entry = self._entry
         assert entry is not None, "no epoch has begun"
+        if self._stopped == StopReason.PAUSED:
+            self.hart.cut()
         reason = EpochEnd.STOPPED if self._stop else self._conclude()
         self._entry = None
         self.hardware.flush()

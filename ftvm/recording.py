@@ -9,7 +9,7 @@ primary had not yet written: so one file holds the surviving history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,9 @@ from replay.header import LogHeader
 from replay.log_writer import LogWriter
 
 
-def header_of(config: MachineConfig, image: LoadedImage, machine_file: bytes) -> LogHeader:
+def header_of(
+    config: MachineConfig, image: LoadedImage, machine_file: bytes, notes: Mapping[str, str] | None = None
+) -> LogHeader:
     """The header of a recording of this machine."""
     return LogHeader(
         machine=machine_file,
@@ -34,6 +36,7 @@ def header_of(config: MachineConfig, image: LoadedImage, machine_file: bytes) ->
         engine=ENGINE,
         rate=BYTES_PER_TICK,
         pair=config.name,
+        notes=notes or {},
     )
 
 

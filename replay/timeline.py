@@ -163,6 +163,8 @@ class Timeline(Generic[Still, H]):
     def seek(self, place: Position) -> Position:
         """Go to a place, or to the first position behind it; where the machine stands then."""
         place = max(self.start, min(place, self.end))
+        if self._open is not None and self.position == place:
+            return place
         if self._open is not None and self.position <= place and place.sequence == self._open.sequence:
             return self._go_on_to(place.clock)
         if place == self.start or (self._is_end(place) and self.stills.at(place.sequence) is not None):
@@ -377,6 +379,14 @@ class Timeline(Generic[Still, H]):
         before = self.stills.before(self._done)
         if before is None or self.machine.clock - before.clock >= self._spacing:
             self._keep()
+
+    def leave(self) -> EpochResult | None:
+        """Let the machine go, which stands between two epochs then: one that it is in ends here, with this result."""
+        if self._open is None:
+            return None
+        self.machine.pause_at(None)
+        self._open = None
+        return self.machine.finish()
 
     def keep(self) -> None:
         """Keep the state here, behind an entry: from now on this place is reached at once."""

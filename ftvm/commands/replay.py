@@ -23,12 +23,26 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Use this machine file instead of the recorded one, say because the kernel lies elsewhere now.",
 )
-@click.option("--console", is_flag=True, help="Print what the guest prints.")
+@click.option("--console", is_flag=True, help="Print what the guest prints; with --live, be the guest's console.")
 @click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, until interrupted.")
+@click.option("--live", is_flag=True, help="Go on from --at with new inputs, as a new recording.")
+@click.option("--at", metavar="POSITION", help="Where to go live: ENTRY:CLOCK, or end.")
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="The new recording (LOG.fork1 ...).")
+@click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Of the fork; a new directory.")
 @json_option
 @log_json_option
 def command(
-    log: Path, verify: bool, machine: Path | None, console: bool, door: str | None, as_json: bool, log_json: bool
+    log: Path,
+    verify: bool,
+    machine: Path | None,
+    console: bool,
+    door: str | None,
+    live: bool,
+    at: str | None,
+    record: Path | None,
+    state_dir: Path | None,
+    as_json: bool,
+    log_json: bool,
 ) -> None:
     """Run a recording again and verify that the guest does the same.
 
@@ -37,9 +51,21 @@ def command(
 
     With --gdb, nothing is run by itself: connect with gdb-multiarch and `target remote HOST:PORT`. `monitor help` says
     what there is beside reverse-stepi, reverse-continue, breakpoints and watchpoints.
+
+    With --live, the machine goes on from --at as `ftvm run` would run it, with its console, network and clients, until
+    the guest powers off or it is stopped. The recording stays as it is; the new one names it as its parent.
     """
-    from ftvm.replaying import entries_in, run_replay
     from ftvm.say import Say
+
+    if live:
+        from ftvm.commands.live import go_live
+
+        if at is None or door is not None or as_json:
+            raise click.UsageError("--live goes on from --at POSITION; it serves no debugger and prints no JSON")
+        raise click.exceptions.Exit(go_live(Say("replay", log_json), log, at, machine, record, state_dir, console))
+    if at is not None or record is not None or state_dir is not None:
+        raise click.UsageError("--at, --record and --state-dir are for --live")
+    from ftvm.replaying import entries_in, run_replay
 
     if door is not None:
         if console or as_json:

@@ -244,17 +244,21 @@ static int run_epoch(struct hart *h)
     }
 }
 
+static void end_epoch(struct hart *h)
+{
+    h->epoch_time = hart_time(h);
+    h->epoch_time_max = h->epoch_time;
+    h->epoch_clock = h->clock;
+}
+
 static int run_on(struct hart *h)
 {
     h->running = true;
     int reason = run_epoch(h);
     h->running = false;
     h->paused = reason == STOP_PAUSED;
-    if (h->paused)
-        return reason;
-    h->epoch_time = hart_time(h);
-    h->epoch_time_max = h->epoch_time;
-    h->epoch_clock = h->clock;
+    if (!h->paused)
+        end_epoch(h);
     return reason;
 }
 
@@ -269,4 +273,14 @@ int hart_resume(struct hart *h)
 {
     debug_leave_pause(h);
     return run_on(h);
+}
+
+/* End the epoch in which the hart has paused where it stands: what follows has other inputs than the original had. */
+void hart_cut_epoch(struct hart *h)
+{
+    int reason;
+    debug_forget(h);
+    between_slices(h, false, &reason);
+    h->paused = false;
+    end_epoch(h);
 }

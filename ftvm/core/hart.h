@@ -234,6 +234,7 @@ void csr_set(struct hart *, int id, uint64_t value);
 /* epoch.c */
 int hart_run(struct hart *, uint64_t time, uint64_t time_max, uint64_t budget);
 int hart_resume(struct hart *);
+void hart_cut_epoch(struct hart *);
 uint64_t hart_time(const struct hart *);
 void hart_stop(struct hart *);
 void hart_set_external(struct hart *, bool level);

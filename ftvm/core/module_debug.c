@@ -39,6 +39,19 @@ static PyObject *Core_resume(Core *self, PyObject *unused)
     return core_run_epoch(self, NULL);
 }
 
+static PyObject *Core_cut(Core *self, PyObject *unused)
+{
+    struct hart *h = debugged_hart(self);
+    if (!h)
+        return NULL;
+    if (!h->paused) {
+        PyErr_SetString(PyExc_RuntimeError, "the hart has not paused: there is no epoch to cut");
+        return NULL;
+    }
+    hart_cut_epoch(h);
+    Py_RETURN_NONE;
+}
+
 /* breakpoints(addresses: list[int], record: bool) */
 static PyObject *Core_breakpoints(Core *self, PyObject *args)
 {
@@ -132,6 +145,7 @@ static PyObject *Core_translate(Core *self, PyObject *number)
 PyMethodDef core_debug_methods[] = {
     {"pause_at", (PyCFunction)Core_pause_at, METH_O, NULL},
     {"resume", (PyCFunction)Core_resume, METH_NOARGS, NULL},
+    {"cut", (PyCFunction)Core_cut, METH_NOARGS, NULL},
     {"breakpoints", (PyCFunction)Core_breakpoints, METH_VARARGS, NULL},
     {"watch", (PyCFunction)Core_watch, METH_VARARGS, NULL},
     {"hits", (PyCFunction)Core_hits, METH_NOARGS, NULL},

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -73,6 +73,14 @@ class ExitCode(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """A state that another recording has reached, from which a machine goes on; its disks are in place already."""
+
+    sections: Sequence[tuple[str, bytes]]
+    notes: Mapping[str, str]  # for the header of the recording
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a side is to run."""
 
@@ -85,6 +93,7 @@ class Options:
     open_at_once: bool = False  # open the services before a backup is in sync
     alone: bool = False  # take no backup
     last_term: int | None = None  # the arbiter's latest when this side's images were found to be the newest
+    origin: Origin | None = None  # begin here instead of at power-on
 
 
 class Side:
@@ -108,6 +117,8 @@ class Side:
         self._disks = SideDisks(config, state, options.member)
         self._disks.watch(self._poller, lambda: None)
         self._machine = Machine(config, self._image, self._disks.images)
+        if options.origin is not None:
+            self._machine.restore(list(options.origin.sections))
         self._block = _block_server(config, options.services)
         self._ports = self._make_ports()
         self._world = HostWorld(
@@ -365,10 +376,11 @@ class Side:
             return NoConsole()
 
     def _open_recording(self) -> Recording:
-        path, machine = self.options.record, self._machine
+        path, machine, origin = self.options.record, self._machine, self.options.origin
         assert path is not None
-        header = header_of(self._config, self._image, to_toml(self._config).encode())
-        if machine.sequence == 0:
+        notes = None if origin is None else origin.notes
+        header = header_of(self._config, self._image, to_toml(self._config).encode(), notes)
+        if machine.sequence == 0 or origin is not None:
             if (aside := keep_aside(path)) is not None:
                 self._say.info(f"{path} holds an earlier recording: kept as {aside}")
             self._recording = Recording.begin(path, header, machine, self._disks.images, True, self.member.alarm)

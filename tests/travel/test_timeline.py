@@ -183,3 +183,12 @@ def test_a_run_that_differs_from_the_recording_says_where(debugger: Debugger) ->
     with pytest.raises(Divergence) as found:
         timeline.seek(timeline.end)
     assert found.value.sequence > half
+
+
+def test_going_to_where_one_is_moves_nothing(debugger: Debugger) -> None:
+    """Inside an entry, at its beginning, and between two."""
+    timeline = debugger.timeline
+    for place in (Position(9, timeline.entries[9][0].clock + 400), timeline.end, timeline.start):
+        here = timeline.seek(place)
+        before = debugger.hart.registers()
+        assert timeline.seek(here) == here and debugger.hart.registers() == before
