@@ -135,6 +135,11 @@ class Uart(Device):
         self._update()
         return data
 
+    @property
+    def written(self) -> int:
+        """Bytes of output ever."""
+        return self._offset + len(self._output)
+
     def flush(self) -> None:
         """Emits what the guest has written since the last output."""
         if self._output:

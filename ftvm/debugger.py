@@ -24,6 +24,7 @@ from replay.entries import Entries
 from replay.errors import LogError
 from replay.gdb.registers import BY_NUMBER
 from replay.log_reader import LogReader
+from replay.places import Places
 from replay.position import Position
 from replay.timeline import Stop, Timeline, Why
 
@@ -42,6 +43,7 @@ class Debugger:
             rebuilt.restore(state.sections)
         self.traveller = Travelling(rebuilt.machine, rebuilt.disks)
         self.timeline: Timeline[Still, Hit] = Timeline(self.traveller, Entries(reader), verify=verify)
+        self.places = Places(self.timeline)
 
     @classmethod
     def open(cls, path: Path, machine_file: Path | None = None, *, verify: bool = True) -> Self:

@@ -136,6 +136,12 @@ class Machine:
         """Random bytes that the guest waits for."""
         return self.hardware.entropy_wanted
 
+    def made(self, kind: int) -> int:
+        """Outputs of a kind in the present epoch until now; of the console, its bytes ever."""
+        if kind == OutputKind.CONSOLE:
+            return self.hardware.uart.written
+        return sum(output.kind == kind for output in self._outputs)
+
     # -- the seam -----------------------------------------------------------------------------------------------
 
     def run(self, entry: Entry) -> EpochResult:

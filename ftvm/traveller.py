@@ -84,6 +84,10 @@ class Travelling:
         """See `Hart.hits`."""
         return self.hart.hits()
 
+    def made(self, kind: int) -> int:
+        """See `Machine.made`."""
+        return self.machine.made(kind)
+
     # -- stills -----------------------------------------------------------------------------------------------------
 
     def keep(self) -> Still:

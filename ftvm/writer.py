@@ -9,7 +9,7 @@ from typing import Any, Final
 from ftvm.debugger import Debugger
 from ftvm.disassembly import Disassembler, Instruction
 from ftvm.hart import HitKind
-from replay.position import Position, parse_position
+from replay.position import Position
 
 BLOCK_INSNS: Final = 512  # the engine's longest block
 
@@ -57,7 +57,7 @@ def find_writer(
     timeline = debugger.timeline
     place = timeline.end
     if before is not None:
-        place = parse_position(before) if ":" in before else timeline.place_of(int(before, 0))
+        place = debugger.places.parse(before)
     timeline.seek(place)
     number = debugger.symbols.address(address)
     number = int(address, 0) if number is None else number

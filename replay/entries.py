@@ -49,6 +49,11 @@ class Entries:
         """The clock where the log begins."""
         return self._items[0][0].clock if self._items else 0
 
+    @property
+    def rate(self) -> int:
+        """Clock per tick of guest time."""
+        return self._reader.header.rate
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -59,6 +64,9 @@ class Entries:
 
     def __iter__(self) -> Iterator[Recorded]:
         return iter(self._items)
+
+    def __reversed__(self) -> Iterator[Recorded]:
+        return reversed(self._items)
 
     def since(self, sequence: int) -> Iterator[Recorded]:
         """From this entry on."""

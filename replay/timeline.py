@@ -80,6 +80,8 @@ class Traveller(Protocol[Still, H]):
 
     def may_have_written(self, since: Still, until: Still, ranges: Sequence[Range]) -> bool: ...
 
+    def made(self, kind: int) -> int: ...
+
 
 class Why(Enum):
     """Why a run has stopped."""
@@ -217,6 +219,18 @@ class Timeline(Generic[Still, H]):
             return Position(sequence - 1, begins)
         return Position(sequence, clock - INSN_MAX)
 
+    def results(self, first: int, last: int) -> Iterator[EpochResult]:
+        """Run these entries, and give what each has done; ValueError when that was interrupted."""
+        self._go_behind(first - 1)
+        while self._done < last:
+            if self._done < first - 1 or self.interrupted():
+                raise ValueError("interrupted")
+            self._keep_now_and_then()
+            self._begin()
+            self.machine.pause_at(None)
+            self.machine.advance()
+            yield self._finish()
+
     # -- until something happens ------------------------------------------------------------------------------------
 
     def set_breakpoints(self, addresses: Sequence[int]) -> None:
@@ -346,7 +360,7 @@ class Timeline(Generic[Still, H]):
             self._finish()
         return self.position
 
-    def _finish(self) -> None:
+    def _finish(self) -> EpochResult:
         entry = self._open
         assert entry is not None
         self.machine.pause_at(None)
@@ -355,6 +369,7 @@ class Timeline(Generic[Still, H]):
         self._done = entry.sequence
         if self.verify and (found := differences(self.entries[entry.sequence][1], result)):
             raise Divergence(entry, found, self._event)
+        return result
 
     def _go_behind(self, sequence: int) -> None:
         """To the end of an entry, from here or from a still, whichever is nearer."""

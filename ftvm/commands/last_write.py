@@ -14,7 +14,7 @@ from ftvm.commands.options import json_option, log_json_option, print_json
 @click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("address")
 @click.option("--length", type=click.IntRange(1, 4096), default=8, show_default=True, help="Bytes at the address.")
-@click.option("--before", metavar="CLOCK", help="The last write before this clock or ENTRY:CLOCK, instead of the end.")
+@click.option("--before", metavar="PLACE", help="The last write before this place (a clock, ENTRY:CLOCK, 1.5s, ...).")
 @click.option("--physical", is_flag=True, help="The address is a physical one.")
 @json_option
 @log_json_option

@@ -2,7 +2,9 @@
 """What GDB's `monitor` command offers here, beside what GDB can do by itself.
 
 monitor when                      where in the recording the guest stands
-monitor seek PLACE                ENTRY:CLOCK, a clock, +/-CLOCK, entry N, time SECONDS, start, end
+monitor seek PLACE                ENTRY:CLOCK, a clock, +/-CLOCK, entry N, time SECONDS, start, end, live,
+                                  [next|previous|last] event|output [KIND] [TEXT] [N]
+monitor refresh                   read what has been added to a recording that is still being written
 monitor events [N]                the next N entries that brought something from outside, from here on
 monitor checkpoints               the states from which seeking starts
 monitor last-write ADDRESS [LEN]  who wrote there last, before here
@@ -14,10 +16,10 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from replay.divergence import Divergence, event_words
-from replay.position import Position, parse_position
+from replay.places import Places
+from replay.position import TICKS_PER_SECOND, Position
 from replay.timeline import Timeline
 
-TICKS_PER_SECOND: Final = 10_000_000
 EVENTS_SHOWN: Final = 20
 HELP: Final = (__doc__ or "").split("\n\n", 1)[1].strip("\n") + "\n"
 
@@ -26,6 +28,7 @@ class Commanded(Protocol):
     """What the commands need."""
 
     timeline: Timeline[Any, Any]
+    places: Places
 
     def monitor(self, words: list[str]) -> str | None: ...
 
@@ -41,8 +44,12 @@ class Monitor:
     def run(self, line: str) -> str:
         """The command's words to its answer."""
         words = line.split()
-        commands = {"when": self._when, "seek": self._seek, "events": self._events, "checkpoints": self._checkpoints}
+        commands = {
+            "when": self._when, "refresh": self._refresh, "events": self._events, "checkpoints": self._checkpoints
+        }  # fmt: skip
         try:
+            if words[:1] == ["seek"]:
+                return self._seek(line.strip().removeprefix("seek"))
             if words and words[0] in commands:
                 return commands[words[0]](words[1:])
             return self.target.monitor(words) or HELP
@@ -67,30 +74,18 @@ class Monitor:
         entry, result = entries[place.sequence]
         return entry.time if self.timeline.inside else result.time
 
-    def _seek(self, words: list[str]) -> str:
-        self.timeline.seek(self.place(words))
+    def _seek(self, text: str) -> str:
+        here = self.timeline.position
+        try:
+            self.timeline.seek(self.target.places.parse(text))
+        except ValueError:
+            self.timeline.seek(here)
+            raise
         return self._when([])
 
-    def place(self, words: list[str]) -> Position:
-        """A place in words; ValueError."""
-        timeline, entries = self.timeline, self.timeline.entries
-        if words == ["start"]:
-            return timeline.start
-        if words == ["end"]:
-            return timeline.end
-        if len(words) == 2 and words[0] == "entry":
-            entry, _ = entries[int(words[1])]
-            return Position(entry.sequence - 1, entry.clock)
-        if len(words) == 2 and words[0] == "time":
-            recorded = entries[entries.at_time(int(float(words[1]) * TICKS_PER_SECOND))]
-            return Position(recorded[0].sequence, recorded[1].clock)
-        if len(words) == 1 and ":" in words[0]:
-            return parse_position(words[0])
-        if len(words) == 1 and words[0][:1] in "+-":
-            return timeline.place_of(timeline.position.clock + int(words[0]))
-        if len(words) == 1:
-            return timeline.place_of(int(words[0], 0))
-        raise ValueError("where to? ENTRY:CLOCK, a clock, +CLOCK, -CLOCK, entry N, time SECONDS, start, or end")
+    def _refresh(self, _: list[str]) -> str:
+        more = self.timeline.entries.refresh()
+        return f"{more} more entries; the end is {self.timeline.end}\n"
 
     def _events(self, words: list[str]) -> str:
         count = int(words[0]) if words else EVENTS_SHOWN

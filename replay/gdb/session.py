@@ -21,6 +21,7 @@ from replay.divergence import Divergence
 from replay.gdb.monitor import Monitor
 from replay.gdb.packet import PACKET_MAX
 from replay.gdb.registers import BY_NUMBER, GENERAL, target_xml
+from replay.places import Places
 from replay.timeline import Stop, Timeline, Why
 
 READ_MAX: Final = PACKET_MAX // 2 - 16
@@ -36,6 +37,7 @@ class Target(Protocol):
     """The machine and its timeline, as a debugger asks for them."""
 
     timeline: Timeline[Any, Any]
+    places: Places
 
     def registers(self) -> Mapping[str, int]: ...
 

@@ -63,6 +63,14 @@ def test_a_place_is_the_same_from_wherever_one_comes(debugger: Debugger, log: Pa
             assert look(another) == seen[place], f"seed {seed}: {place}"
 
 
+def test_going_where_one_is_moves_nothing(debugger: Debugger) -> None:
+    timeline = debugger.timeline
+    for place in places(debugger, 5, 10):
+        reached = timeline.seek(place)
+        seen = look(debugger)
+        assert timeline.seek(reached) == reached and look(debugger) == seen
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_steps_back_undo_steps(debugger: Debugger, seed: int) -> None:
     timeline = debugger.timeline
