@@ -16,7 +16,6 @@ from ftvm.pair.side import Options, Origin
 from ftvm.say import Say
 from ftvm.state_dir import SIDES, StateDir
 from replay.errors import LogError
-from replay.position import parse_position
 
 
 def go_live(
@@ -35,7 +34,10 @@ def go_live(
 
 def _take(say: Say, debugger: Debugger, at: str, state: StateDir, terminal: bool) -> tuple[Origin, MachineConfig]:
     timeline = debugger.timeline
-    place = timeline.end if at == "end" else parse_position(at)
+    try:
+        place = debugger.places.parse(at)
+    except ValueError as error:
+        raise LogError(f"--at {at}: {error}") from None
     with say.progress(f"going to {place}", timeline.entries.base + len(timeline.entries)) as display:
         debugger.tell_progress(display.advance)
         origin = origin_at(debugger, place)

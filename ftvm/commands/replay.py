@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--console", is_flag=True, help="Print what the guest prints; with --live, be the guest's console.")
 @click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, until interrupted.")
 @click.option("--live", is_flag=True, help="Go on from --at with new inputs, as a new recording.")
-@click.option("--at", metavar="POSITION", help="Where to go live: ENTRY:CLOCK, or end.")
+@click.option("--at", metavar="POSITION", help="Where to go live: ENTRY:CLOCK, end, 1.5s, output console TEXT, ...")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="The new recording (LOG.fork1 ...).")
 @click.option("--state-dir", type=click.Path(path_type=Path, file_okay=False), help="Of the fork; a new directory.")
 @json_option
