@@ -241,13 +241,16 @@ class Timeline(Generic[Still, H]):
         """Memory whose accesses stop `run` (behind them) and `run_back` (in front of them)."""
         self._watched = tuple(ranges)
 
-    def run(self, *, behind: bool = True) -> Stop[H]:
-        """Go on to a breakpoint, an access to watched memory (behind its instruction, or in front), or the end."""
+    def run(self, *, behind: bool = True, until: Position | None = None) -> Stop[H]:
+        """Go on to a breakpoint, an access to watched memory (behind its instruction, or in front), or the end.
+
+        With `until`, no further than to that position, or just behind it.
+        """
         place = self.position
         self.machine.breakpoints(self._breakpoints)
         self.machine.watch(self._watched)
         try:
-            stop = self._run_on()
+            stop = self._run_on(self.end if until is None else until)
         finally:
             self._look_away()
         if stop.why != Why.WATCH:
@@ -255,22 +258,25 @@ class Timeline(Generic[Still, H]):
         assert stop.hit is not None
         return self._at_access(place, stop.hit, behind)
 
-    def _run_on(self) -> Stop[H]:
+    def _run_on(self, until: Position) -> Stop[H]:
         while True:
             if self._open is None:
                 if self._done == self.entries.last:
                     return Stop(Why.EDGE, self.position)
+                if self.position >= until:
+                    return Stop(Why.PLACE, self.position)
                 if self.interrupted():
                     return Stop(Why.INTERRUPTED, self.position)
                 self._keep_now_and_then()
                 self._begin()
-            self.machine.pause_at(None)
-            paused = self.machine.advance()
             sequence = self.position.sequence
+            within = sequence == until.sequence and until.clock < self.entries[sequence][1].clock
+            self.machine.pause_at(until.clock if within else None)
+            paused = self.machine.advance()
             if hits := self.machine.hits():
                 return Stop(Why.WATCH, Position(sequence, hits[0].clock), hits[0])
             if paused:
-                return Stop(Why.BREAKPOINT, self.position)
+                return Stop(Why.PLACE if within and self.position >= until else Why.BREAKPOINT, self.position)
             self._finish()
 
     def _at_access(self, place: Position, hit: H, behind: bool) -> Stop[H]:

@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from devices.event import Event
 from ftvm.board import RAM_BASE
 from ftvm.config import MachineConfig
 from ftvm.config_text import to_toml
+from ftvm.debugger import Debugger
 from ftvm.hart import BYTES_PER_TICK
+from ftvm.machine import FINAL
 from ftvm.recording import Recording, header_of
 from replay.entry import Entry, EntryFlag, EpochResult
+from replay.position import Position
 from tests.machine.box import BUDGET, Box, blockd_config, config_of
 
 READ, WRITE = 0, 1  # NBD's commands
@@ -73,3 +78,22 @@ def record_driver(log: Path, requests: int = 40, seed: int = 1) -> Path:
     assert len(box.replies()) > requests - 4, "the driver has answered"
     box.close()
     return log
+
+
+def branch(log: Path, behind: int, change: Callable[[Debugger], None], into: Path) -> Path:
+    """A recording that begins with the state behind an entry of another, changed, and is given the same inputs."""
+    with Debugger.open(log) as debugger:
+        entries = debugger.timeline.entries
+        debugger.timeline.seek(Position(behind, entries[behind][1].clock))
+        change(debugger)
+        machine = debugger.machine
+        recording = Recording.begin(into, debugger.reader.header, machine, debugger.disks)
+        for entry, _ in entries.since(behind + 1):
+            time = max(entry.time, machine.time)  # as a live side would go on from there
+            given = replace(entry, clock=machine.clock, time=time, time_max=max(entry.time_max, time))
+            result = machine.run(given)
+            recording.append(given, result, 0.0)
+            if result.reason in FINAL:
+                break
+        recording.close()
+    return into
