@@ -1,37 +1,41 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A timeline's stills in `LOG.ckpt`, and back: a recording that was opened once is open at once the next time.
+"""A timeline's stills in `LOG.ckpt` (replay/checkpoint_file.py), and back: what was opened once is open at once.
 
     section       what
-    still         msgpack: clock, and the recorded digest of the entry before it, which tells whether it belongs here
     hart, machine the machine's state without RAM and disks
-    pages/N       pages that changed since the checkpoint before: count, number and length of each, all contents
-    disk/U/N      the same for chunks of disk U
+    layer         what
+    pages         RAM's pages that changed since the checkpoint before, 16 to a group
+    disk/U        the same for chunks of disk U, each by itself
 
-Contents are compressed one by one (ftvm/layers.py) and stay so until they are needed.
+`load` puts what the file holds into a timeline, without reading more than its index: pages are read when the machine
+goes there. Checkpoints of entries that the log does not have (the recorder was killed, or cut the log) are left out,
+and so is what builds upon them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
-import msgpack
-
 from ftvm.hart import Hit
-from ftvm.layers import Layers
+from ftvm.layers import Layers, Piece
+from ftvm.ram_snapshot import PAGE
+from ftvm.scratch_disk import CHUNK
 from ftvm.traveller import Still, Travelling
-from replay.checkpoint_file import CheckpointWriter, path_of, read_checkpoints
-from replay.errors import LogError
+from replay.checkpoint_file import NONE, Checkpoint, CheckpointFile, Layer, Mark, path_of
+from replay.checkpoint_writer import CheckpointWriter
+from replay.errors import LogError, StateLost
 from replay.header import LogHeader
 from replay.stills import Kept
 from replay.timeline import Timeline
 
-GROUP: Final = 256  # pieces in a section
-COUNT: Final = Struct("<I")
-PIECE: Final = Struct("<II")
-
+PAGES: Final = "pages"
+PAGES_PER_GROUP: Final = 16
+DISK: Final = "disk/"
+BATCH: Final = 64 * PAGES_PER_GROUP
+DIGEST_MASK: Final = 0xFFFF_FFFF
 
 Line = Timeline[Still, Hit]
 
@@ -52,73 +56,152 @@ def make(
     timeline.seek(timeline.end)
     timeline.keep()
     timeline.interrupted = lambda: False
-    count = 0
-    with CheckpointWriter(path_of(log), header) as writer:
+    writer = CheckpointWriter(path_of(log), header)
+    try:
         for kept in timeline.stills:
-            writer.add(kept.sequence, _sections(timeline, traveller, kept))
-            count += 1
+            if kept.sequence > timeline.start.sequence:
+                _write(writer, timeline, traveller, kept)
+        count = writer.count
+        writer.close()
+    except BaseException:
+        writer.discard()
+        raise
     return path_of(log), count
 
 
-def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) -> int:
-    """Take what checkpoints there are into the timeline, which stands at the beginning; how many. LogError."""
+def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) -> CheckpointFile | None:
+    """Take what checkpoints there are into the timeline, which stands at the beginning.
+
+    The file stays open for what is read later; None when there is none that can be read. LogError when it belongs to
+    another recording.
+    """
     path = path_of(log)
-    if not path.exists():
-        return 0
-    count = 0
-    for state in read_checkpoints(path, header):
-        try:
-            count += _take(timeline, traveller, state.sequence, dict(state.sections))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise LogError(f"{path}: checkpoint {state.sequence} is damaged: {error!r}; remove the file") from None
-    return count
+    try:
+        file = CheckpointFile(path, header)
+    except StateLost:
+        return None
+    try:
+        _load(timeline, traveller, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _sections(timeline: Line, traveller: Travelling, kept: Kept[Still]) -> Iterator[tuple[str, bytes]]:
-    yield "still", msgpack.packb([kept.clock, _digest_behind(timeline, kept.sequence)])
-    yield from kept.state.sections
-    yield from _groups("pages", traveller.pages, kept.sequence)
-    for unit, layers in enumerate(traveller.chunks):
-        yield from _groups(f"disk/{unit}", layers, kept.sequence)
-
-
-def _digest_behind(timeline: Line, sequence: int) -> int:
-    entries = timeline.entries
-    return entries[sequence][1].digest if sequence >= entries.first else 0
-
-
-def _groups(name: str, layers: Layers, moment: int) -> Iterator[tuple[str, bytes]]:
-    pieces = sorted(layers.touched(moment).items())
-    for start in range(0, len(pieces), GROUP):
-        group = pieces[start : start + GROUP]
-        heads = b"".join(PIECE.pack(number, len(packed)) for number, packed in group)
-        yield f"{name}/{start // GROUP}", COUNT.pack(len(group)) + heads + b"".join(packed for _, packed in group)
-
-
-def _take(timeline: Line, traveller: Travelling, sequence: int, sections: dict[str, bytes]) -> bool:
-    """One checkpoint; False when it does not belong to this recording (any more), or is there already."""
-    clock, digest = msgpack.unpackb(sections.pop("still"))
-    known = timeline.entries.base <= sequence <= timeline.entries.last
-    if not known or digest != _digest_behind(timeline, sequence):
-        raise ValueError("it is not of this recording")
-    state = [(name, sections[name]) for name in ("hart", "machine")]
-    if timeline.stills.at(sequence) is not None:
-        return False
-    traveller.pages.put(sequence, _pieces(sections, "pages/"))
-    for unit, layers in enumerate(traveller.chunks):
-        layers.put(sequence, _pieces(sections, f"disk/{unit}/"))
-    timeline.stills.add(sequence, clock, Still(sequence, state))
-    return True
-
-
-def _pieces(sections: dict[str, bytes], prefix: str) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    for name, data in sections.items():
-        if not name.startswith(prefix):
+def _load(timeline: Line, traveller: Travelling, file: CheckpointFile) -> None:
+    found, known, foreign = 0, True, False
+    limits = (len(traveller.hart.ram) // PAGE, *(-(-disk.capacity // CHUNK) for disk in traveller.disks))
+    stores = _Stores(file, traveller)
+    for checkpoint in file.checkpoints:
+        mark = checkpoint.mark
+        if mark.sequence <= timeline.entries.base or mark.sequence > timeline.entries.last:
             continue
-        (count,) = COUNT.unpack_from(data)
-        at = COUNT.size + count * PIECE.size
-        for number, length in PIECE.iter_unpack(data[COUNT.size : at]):
-            found[number] = data[at : at + length]
-            at += length
-    return found
+        result = timeline.entries[mark.sequence][1]
+        if (mark.clock, mark.digest) != (result.clock, result.digest):
+            known, foreign = False, True
+            continue
+        known = known or mark.full
+        if known and stores.take(checkpoint, limits):
+            found += 1
+            timeline.stills.add(mark.sequence, mark.clock, Still(mark.sequence, stores.sections_of(checkpoint)))
+        else:
+            known = False
+    if foreign and not found:
+        raise LogError(f"{file.path}: these checkpoints are not of this recording; remove the file, or make it again")
+
+
+class _Store:
+    """Pieces of one kind in the file, by the numbers that stand for them in `Layers`."""
+
+    def __init__(self, file: CheckpointFile) -> None:
+        self._file = file
+        self._starts: list[int] = []
+        self._layers: list[Layer] = []
+        self._next = 0
+        self._latest: tuple[int, int] = (-1, -1)
+        self._content = b""
+
+    def add(self, layer: Layer) -> dict[int, Piece]:
+        """A layer of a checkpoint, for `Layers.put`."""
+        self._starts.append(self._next)
+        self._layers.append(layer)
+        places = range(self._next, self._next + len(layer.numbers))
+        pieces: dict[int, Piece] = dict(zip(layer.numbers, places, strict=True))
+        pieces.pop(NONE, None)
+        self._next += len(layer.numbers)
+        return pieces | dict.fromkeys(layer.zeros, b"")
+
+    def read(self, place: int) -> bytes:
+        """One of them; StateLost."""
+        which = bisect_right(self._starts, place) - 1
+        layer = self._layers[which]
+        group, at = divmod(place - self._starts[which], layer.per)
+        if self._latest != (which, group):
+            self._content = self._file.blob(layer.groups[group], layer.size * layer.per)
+            self._latest = (which, group)
+        return self._content[at * layer.size : (at + 1) * layer.size]
+
+
+class _Stores:
+    """All kinds: RAM's pages, then the disks' chunks."""
+
+    def __init__(self, file: CheckpointFile, traveller: Travelling) -> None:
+        self._file = file
+        self._kinds: list[tuple[str, int, Layers, _Store]] = []
+        disks = [(f"{DISK}{unit}", CHUNK, layers) for unit, layers in enumerate(traveller.chunks)]
+        for name, size, layers in [(PAGES, PAGE, traveller.pages), *disks]:
+            store = _Store(file)
+            layers.elsewhere = store.read
+            self._kinds.append((name, size, layers, store))
+
+    def take(self, checkpoint: Checkpoint, limits: Iterable[int]) -> bool:
+        """Put what a checkpoint holds in place; False when it does not fit the machine."""
+        found = [checkpoint.layers.get(name, Layer(size, 1)) for name, size, _, _ in self._kinds]
+        for layer, (_, size, _, _), limit in zip(found, self._kinds, limits, strict=True):
+            if layer.size != size or max(layer.pieces(), default=-1) >= limit:
+                return False
+        for layer, (_, _, layers, store) in zip(found, self._kinds, strict=True):
+            layers.put(checkpoint.mark.sequence, store.add(layer), full=checkpoint.mark.full)
+        return True
+
+    def sections_of(self, checkpoint: Checkpoint) -> Callable[[], list[tuple[str, bytes]]]:
+        """To be read when the machine goes there."""
+        return lambda: self._file.sections(checkpoint)
+
+
+def _write(writer: CheckpointWriter, timeline: Line, traveller: Travelling, kept: Kept[Still]) -> None:
+    moment = kept.sequence
+    writer.begin()
+    for name, data in kept.state.sections:
+        writer.section(name, data)
+    _put_layer(writer, PAGES, PAGE, PAGES_PER_GROUP, _contents(traveller.pages, moment))
+    for unit, layers in enumerate(traveller.chunks):
+        _put_layer(writer, f"{DISK}{unit}", CHUNK, 1, _contents(layers, moment))
+    digest = timeline.entries[moment][1].digest
+    writer.commit(Mark(moment, kept.clock, digest, traveller.pages.is_full(moment)))
+
+
+def _contents(layers: Layers, moment: int) -> Iterable[tuple[int, bytes]]:
+    numbers = sorted(layers.touched(moment))
+    for start in range(0, len(numbers), BATCH):
+        yield from sorted(layers.at(moment, numbers[start : start + BATCH]).items())
+
+
+def _put_layer(writer: CheckpointWriter, name: str, size: int, per: int, contents: Iterable[tuple[int, bytes]]) -> None:
+    zeros: list[int] = []
+    group: list[tuple[int, bytes]] = []
+
+    def put() -> None:
+        writer.pieces(name, size, per, [number for number, _ in group], b"".join(content for _, content in group))
+        group.clear()
+
+    for number, content in contents:
+        if content:
+            group.append((number, content))
+            if len(group) == per:
+                put()
+        else:
+            zeros.append(number)
+    if group:
+        put()
+    writer.zeros(name, size, per, zeros)

@@ -20,6 +20,7 @@ from ftvm.hart import PAGE_SIZE, Hit, HitKind
 from ftvm.replaying import Rebuilt, rebuild
 from ftvm.symbols import Symbols
 from ftvm.traveller import Still, Travelling
+from replay.checkpoint_file import CheckpointFile
 from replay.entries import Entries
 from replay.errors import LogError
 from replay.gdb.registers import BY_NUMBER
@@ -38,6 +39,7 @@ class Debugger:
         self.hart = rebuilt.machine.hart
         self.disks = rebuilt.disks
         self._rebuilt = rebuilt
+        self._checkpoints: CheckpointFile | None = None
         state = reader.state()
         if state is not None:
             rebuilt.restore(state.sections)
@@ -46,7 +48,9 @@ class Debugger:
         self.places = Places(self.timeline)
 
     @classmethod
-    def open(cls, path: Path, machine_file: Path | None = None, *, verify: bool = True) -> Self:
+    def open(
+        cls, path: Path, machine_file: Path | None = None, *, verify: bool = True, checkpoints: bool = True
+    ) -> Self:
         """The recording at its beginning, with the checkpoints it has; LogError, ConfigError or ImageError."""
         reader = LogReader(path)
         try:
@@ -59,7 +63,8 @@ class Debugger:
             raise
         debugger = cls(reader, rebuilt, verify=verify)
         try:
-            load(debugger.timeline, debugger.traveller, path, reader.header)
+            if checkpoints:
+                debugger._checkpoints = load(debugger.timeline, debugger.traveller, path, reader.header)
         except BaseException:
             debugger.close()
             raise
@@ -165,6 +170,8 @@ class Debugger:
         """Release machine and log."""
         self._rebuilt.close()
         self.reader.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
 
     def __enter__(self) -> Self:
         return self

@@ -31,7 +31,7 @@ class ScratchDisk:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._chunks: dict[int, bytearray] = {}
+        self._chunks: dict[int, bytearray | bytes] = {}  # bytes: frozen, to be copied before a write
         self._dirty: set[int] | None = None
         self.flushes = 0
 
@@ -52,10 +52,7 @@ class ScratchDisk:
         """Store `data` at `offset`."""
         done = 0
         for index, start, end in _spans(offset, len(data)):
-            chunk = self._chunks.get(index)
-            if chunk is None:
-                chunk = self._chunks[index] = bytearray(CHUNK)
-            chunk[start:end] = data[done : done + end - start]
+            self._own(index)[start:end] = data[done : done + end - start]
             done += end - start
             if self._dirty is not None:
                 self._dirty.add(index)
@@ -74,9 +71,16 @@ class ScratchDisk:
             if end - start == CHUNK:
                 self._chunks.pop(index, None)
             elif index in self._chunks:
-                self._chunks[index][start:end] = bytes(end - start)
+                self._own(index)[start:end] = bytes(end - start)
             if self._dirty is not None:
                 self._dirty.add(index)
+
+    def _own(self, index: int) -> bytearray:
+        """A chunk that may be written to."""
+        chunk = self._chunks.get(index, _ZERO)
+        if isinstance(chunk, bytes):
+            chunk = self._chunks[index] = bytearray(chunk)
+        return chunk
 
     # -- chunks -------------------------------------------------------------------------------------------------
 
@@ -98,6 +102,12 @@ class ScratchDisk:
     def data_chunks(self) -> list[int]:
         """Chunks that hold something."""
         return sorted(self._chunks)
+
+    def freeze(self) -> dict[int, bytes]:
+        """All chunks that hold something, as they are; what is written later is written to copies."""
+        frozen = {index: bytes(chunk[: self._capacity - index * CHUNK]) for index, chunk in self._chunks.items()}
+        self._chunks.update(frozen)
+        return frozen
 
     def read_chunk(self, index: int) -> bytes:
         """One chunk; the last may be short."""

@@ -2,13 +2,14 @@
 """`Travelling`: a machine with its disks as a timeline moves it: it keeps whole states, and goes back to them.
 
 A kept state (a *still*) costs what the guest has written since the one before: RAM's pages and the disks' chunks lie in
-`Layers`, the rest is some kilobytes. Going back writes only what differs.
+`Layers`, the rest is some kilobytes. Going back writes only what differs. The first still costs nothing: a snapshot of
+RAM, which copies a page when it is written (ftvm/ram_snapshot.py), and the disks' chunks as they are.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,7 @@ from ftvm.scratch_disk import CHUNK, ScratchDisk
 from replay.entry import Entry, EpochResult
 from replay.timeline import Range
 
+Sections = list[tuple[str, bytes]]
 BATCH: Final = 1024  # pages
 PAGES_WORTH: Final = 256 << 20  # bytes of stills, compressed, that a timeline may keep
 
@@ -29,7 +31,12 @@ class Still:
     """A whole state between two entries, in the layers of its traveller."""
 
     moment: int
-    sections: list[tuple[str, bytes]]
+    read: Callable[[], Sections]
+
+    @property
+    def sections(self) -> Sections:
+        """The machine's state but for RAM and disks; StateLost."""
+        return self.read()
 
 
 class Travelling:
@@ -40,8 +47,9 @@ class Travelling:
         self.hart = machine.hart
         self.disks = disks
         self._series = machine.snapshots()
-        self.pages = Layers(PAGE)
-        self.chunks = [Layers(CHUNK) for _ in disks]
+        self._first = machine.snapshots().begin()
+        self.pages = Layers(PAGE, self._first_page, self._first_pages)
+        self.chunks = [_chunks_of(disk) for disk in disks]
         self._base: int | None = None  # the still that the machine has gone on from, ...
         self._more: set[int] = set()  # ... and pages changed since, beside those that the series knows
         self._more_chunks: list[set[int]] = [set() for _ in disks]
@@ -93,43 +101,59 @@ class Travelling:
     def keep(self) -> Still:
         """The present state; there is none of this entry yet."""
         moment = self.machine.sequence
-        changed = dict(self._changed_pages())
-        for number in self._more - changed.keys():
-            changed[number] = bytes(self.hart.ram[number * PAGE : (number + 1) * PAGE])
-        self.pages.add(moment, changed.items())
-        for unit, (disk, layers) in enumerate(zip(self.disks, self.chunks, strict=True)):
-            written = disk.take_dirty() | self._more_chunks[unit]
-            chunks = set(disk.data_chunks()) if self._base is None else written
-            layers.add(moment, ((index, disk.read_chunk(index)) for index in chunks))
-            disk.start_tracking()
+        if self._base is None:
+            self._begin(moment)
+        else:
+            changed = dict(self._changed_pages())
+            for number in self._more - changed.keys():
+                changed[number] = bytes(self.hart.ram[number * PAGE : (number + 1) * PAGE])
+            self.pages.add(moment, changed.items())
+            for unit, (disk, layers) in enumerate(zip(self.disks, self.chunks, strict=True)):
+                written = disk.take_dirty() | self._more_chunks[unit]
+                layers.add(moment, ((index, disk.read_chunk(index)) for index in written))
         self._stands_on(moment)
-        return Still(moment, self.machine.save_state())
+        state = self.machine.save_state()
+        return Still(moment, lambda: state)
+
+    def _begin(self, moment: int) -> None:
+        self._series.begin().end()
+        for layers in (self.pages, *self.chunks):
+            layers.begin(moment)
+        for disk in self.disks:
+            disk.start_tracking()
 
     def go_back(self, still: Still) -> None:
-        """Become that state again, from whatever the machine is now."""
+        """Become that state again, from whatever the machine is now; StateLost when it cannot be read."""
         assert self._base is not None
-        changed = {number for number, _ in self._changed_pages()} | self._more
-        changed |= self.pages.changed(self._base, still.moment)
-        self._put_pages(self.pages.at(still.moment, changed))
-        for unit, (disk, layers) in enumerate(zip(self.disks, self.chunks, strict=True)):
-            chunks = disk.take_dirty() | self._more_chunks[unit] | layers.changed(self._base, still.moment)
-            for index, content in layers.at(still.moment, chunks).items():
+        self._more |= {number for number, _ in self._changed_pages()}
+        for more, disk in zip(self._more_chunks, self.disks, strict=True):
+            more |= disk.take_dirty()
+        sections = still.sections
+        pages = self.pages.at(still.moment, self._more | self.pages.changed(self._base, still.moment))
+        chunks = [
+            layers.at(still.moment, more | layers.changed(self._base, still.moment))
+            for layers, more in zip(self.chunks, self._more_chunks, strict=True)
+        ]
+        self._put_pages(pages)
+        for disk, contents in zip(self.disks, chunks, strict=True):
+            for index, content in contents.items():
                 if content:
                     disk.write_chunk(index, content)
                 else:
                     disk.zero(index * CHUNK, min(CHUNK, disk.capacity - index * CHUNK))
             disk.take_dirty()
-        self.machine.restore_state(still.sections)
+        self.machine.restore_state(sections)
         self._series.begin(changed=True).end()
         self._stands_on(still.moment)
 
     def drop(self, still: Still) -> None:
         """A state that is not needed any more."""
         if still.moment == self._base:
-            self._more |= self.pages.touched(still.moment).keys()
+            before = self.pages.before(still.moment)
+            self._more |= self.pages.changed(before, still.moment)
             for unit, layers in enumerate(self.chunks):
-                self._more_chunks[unit] |= layers.touched(still.moment).keys()
-            self._base = self.pages.before(still.moment)
+                self._more_chunks[unit] |= layers.changed(before, still.moment)
+            self._base = before
         self.pages.drop(still.moment)
         for layers in self.chunks:
             layers.drop(still.moment)
@@ -146,9 +170,18 @@ class Travelling:
         self._more = set()
         self._more_chunks = [set() for _ in self.disks]
 
+    def _first_page(self, number: int) -> bytes:
+        content = self._first.look(number)
+        assert content is not None
+        return content
+
+    def _first_pages(self) -> list[int]:
+        pages = len(self.hart.ram) // PAGE
+        return [number for number in range(pages) if self._first_page(number).count(0) != PAGE]
+
     def _changed_pages(self) -> Iterator[tuple[int, bytes]]:
         """Pages written since the last still was kept or gone back to, as they are now; empty when all zero."""
-        snapshot = self._series.begin(changed=self._base is not None)
+        snapshot = self._series.begin(changed=True)
         while pages := snapshot.take(BATCH):
             for place, number in enumerate(array("I", pages.numbers)):
                 yield number, pages.content[place * PAGE : (place + 1) * PAGE]
@@ -160,3 +193,8 @@ class Travelling:
         zeros = [number for number, content in contents.items() if not content]
         content = b"".join(contents[number] for number in full)
         self.machine.put_pages(Pages(array("I", full).tobytes(), content, array("I", zeros).tobytes()))
+
+
+def _chunks_of(disk: ScratchDisk) -> Layers:
+    first = disk.freeze()
+    return Layers(CHUNK, lambda index: first.get(index, b""), lambda: first)

@@ -1,28 +1,97 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`LOG.ckpt`: states of a recording's machine, so that a timeline need not start from the beginning.
 
-The file is a log without entries: preamble, header, and for each checkpoint its STATE records and a STATE_END, all
-with the sequence of the entry before it (replay/record.py, replay/state.py). What the sections hold is their writer's
-affair. It is never needed: it can be deleted, and made again by replaying. One that is torn or damaged serves up to its
-last whole checkpoint; it is written beside, and put in place when it is whole.
+    file         preamble and header as in a log, with another magic; then checkpoints in the order of their entries
+    checkpoint   head, blobs, index
+    head         u32 flags (1: full), u32 zero, u64 sequence of the entry before it, u64 clock, u32 that entry's digest
+                 (as a log keeps it), u32 size and u32 check of the index, u64 size of blobs and index, u32 check of it
+    blob         one LZ4 block: a section of the machine's state, or a group of pieces (pages, chunks of a disk)
+    index        one LZ4 block of msgpack: what the blobs are (`_index`), with a check of each
+
+A checkpoint holds the pieces that have changed since the one before it in the file (the first: since the log's
+beginning), a *full* one all that hold something. It is appended, its head last: so a recorder that was killed leaves
+whole checkpoints, and whoever opens the file reads heads and indices only. Blobs are read when they are needed; one
+that is damaged then costs what depends on it (`StateLost`), never a wrong state.
+
+The file is never needed: it can be deleted, and made again by replaying.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from struct import Struct, error
+from typing import Any, Final
+from zlib import crc32
 
-from replay.errors import LogError
+import lz4.block
+import msgpack
+
+from replay.errors import LogError, StateLost
 from replay.header import LogHeader
 from replay.log_scan import read_header
-from replay.record import CHECK, Kind, RecordHeader, body_holds, expand, frame_preamble, header_size, parse_header
-from replay.state import State, StateReader, state_records
+from replay.record import CHECK
 
-SUFFIX = ".ckpt"
+SUFFIX: Final = ".ckpt"
+MAGIC: Final = b"\x89ftvmckp"
+HEAD: Final = Struct("<IIQQIIIQ")
+HEAD_SIZE: Final = HEAD.size + CHECK.size
+FULL: Final = 1
+BLOB: Final = Struct("<QII")  # offset behind the head, stored size, check
+INDEX_MAX: Final = 64 << 20  # bytes, expanded
+SECTION_MAX: Final = 64 << 20
+GROUP_MAX: Final = 1 << 20
+NONE: Final = 0xFFFF_FFFF
+"""In the place of a piece's number: another checkpoint has a later one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which state a checkpoint is: behind entry `sequence`, at `clock`; `digest` is that entry's, as a log keeps it."""
+
+    sequence: int
+    clock: int
+    digest: int
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where a block is in the file."""
+
+    offset: int
+    length: int
+    check: int
+
+
+@dataclass(slots=True)
+class Layer:
+    """The pieces of one kind that a checkpoint holds: piece i of `numbers` is the (i % per)th of blob i // per."""
+
+    size: int  # of a piece; the last one there is may be shorter
+    per: int  # pieces in a group
+    numbers: array[int] = field(default_factory=lambda: array("I"))
+    zeros: array[int] = field(default_factory=lambda: array("I"))  # pieces that are all zero
+    groups: list[Blob] = field(default_factory=list)
+
+    def pieces(self) -> Iterator[int]:
+        """Their numbers."""
+        yield from (number for number in self.numbers if number != NONE)
+        yield from self.zeros
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One of them, as its index tells."""
+
+    mark: Mark
+    offset: int
+    size: int
+    sections: Sequence[tuple[str, Blob, int]]  # name, where, expanded size
+    layers: dict[str, Layer]
 
 
 def path_of(log: Path) -> Path:
@@ -30,84 +99,128 @@ def path_of(log: Path) -> Path:
     return log.with_name(log.name + SUFFIX)
 
 
-class CheckpointWriter:
-    """Writes a whole file; it appears under its name when the block ends in order."""
+class CheckpointFile:
+    """The checkpoints of a file that are whole, in order. Not for several threads at once."""
 
-    def __init__(self, path: Path, header: LogHeader) -> None:
-        """LogError when it cannot be made."""
+    def __init__(self, path: Path, log: LogHeader | None = None) -> None:
+        """StateLost when it cannot be read, LogError when it belongs to another recording than `log`."""
         self.path = path
-        self.size = 0
-        self._part = path.with_name(path.name + ".part")
         try:
-            self._file = self._part.open("wb")
-        except OSError as error:
-            raise LogError(f"cannot make {self._part}: {error.strerror}") from None
-        self._put(frame_preamble(header.encode()))
-
-    def add(self, sequence: int, sections: Iterable[tuple[str, bytes]]) -> None:
-        """One checkpoint, behind this entry."""
-        for record in state_records(sequence, sections):
-            self._put(record)
-
-    def _put(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise LogError(f"{self._part}: {error.strerror}") from None
-        self.size += len(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.close()
-            if kind is None:
-                self._part.replace(self.path)
-            else:
-                self._part.unlink()
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as failure:
-            if kind is None:
-                raise LogError(f"{self._part}: {failure.strerror}") from None
+            raise StateLost(f"cannot open {path}: {failure.strerror}") from None
+        self.checkpoints: list[Checkpoint] = []
+        try:
+            self.header, self.start = self._header()
+            if log is not None and (wrong := log.differences(self.header)):
+                raise LogError(f"{path}: these are not checkpoints of this recording: " + "; ".join(wrong))
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.end = self.start  # behind the last whole one
+        self.refresh()
 
+    def _header(self) -> tuple[LogHeader, int]:
+        try:
+            return read_header(self._fd, str(self.path), 0, MAGIC)
+        except LogError as failure:
+            raise StateLost(str(failure)) from None
 
-def read_checkpoints(path: Path, log: LogHeader) -> Iterator[State]:
-    """The checkpoints in a file, up to where it is not whole; LogError when it is another recording's."""
-    try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise LogError(f"cannot open {path}: {error.strerror}") from None
-    try:
-        header, offset = read_header(fd, str(path))
-        if wrong := log.differences(header):
-            raise LogError(f"{path}: these are not checkpoints of this recording: " + "; ".join(wrong))
-        pieces = StateReader()
-        while (record := _next(fd, offset)) is not None:
-            head, body = record
-            offset += head.size + head.length + CHECK.size
-            if head.kind == Kind.STATE:
-                pieces.feed(body)
-                continue
-            pieces.finish(body)
-            yield State(head.sequence, pieces.sections)
-            pieces = StateReader()
-    finally:
-        os.close(fd)
+    def refresh(self) -> int:
+        """Find what was added since; how many."""
+        count = len(self.checkpoints)
+        while (found := self._next()) is not None:
+            self.checkpoints.append(found)
+            self.end += found.size
+        return len(self.checkpoints) - count
 
+    def blob(self, place: Blob, size: int) -> bytes:
+        """The content of a block; StateLost when it is not what was written."""
+        try:
+            data: bytes = lz4.block.decompress(self.stored(place), uncompressed_size=size)
+        except lz4.block.LZ4BlockError as failure:
+            raise StateLost(f"{self.path}: offset {place.offset}: {failure}") from None
+        return data
 
-def _next(fd: int, offset: int) -> tuple[RecordHeader, bytes] | None:
-    """The record at an offset, or None where no whole one is."""
-    first = os.pread(fd, 1, offset)
-    if not first:
-        return None
-    data = os.pread(fd, header_size(first[0]), offset)
-    try:
-        head = parse_header(data, 0)
-        stored = os.pread(fd, head.length + CHECK.size, offset + head.size)
-        if len(stored) < head.length + CHECK.size or not body_holds(head, stored):
+    def stored(self, place: Blob) -> bytes:
+        """The same as it is in the file."""
+        data = os.pread(self._fd, place.length, place.offset)
+        if len(data) != place.length or crc32(data) != place.check:
+            raise StateLost(f"{self.path}: damaged at offset {place.offset}; the checkpoints that need it are not used")
+        return data
+
+    def sections(self, checkpoint: Checkpoint) -> list[tuple[str, bytes]]:
+        """The machine's state, but for the layers; StateLost."""
+        return [(name, self.blob(place, size)) for name, place, size in checkpoint.sections]
+
+    def close(self) -> None:
+        """What was not read is out of reach."""
+        os.close(self._fd)
+
+    def _next(self) -> Checkpoint | None:
+        """The checkpoint at the end of what is known, or None where no whole one is."""
+        head = os.pread(self._fd, HEAD_SIZE, self.end)
+        if len(head) < HEAD_SIZE or CHECK.unpack_from(head, HEAD.size)[0] != crc32(head[: HEAD.size]):
             return None
-        return (head, expand(head, stored)) if head.kind in (Kind.STATE, Kind.STATE_END) and head.key else None
-    except (LogError, struct.error):
-        return None
+        flags, _, sequence, clock, digest, index_size, index_check, size = HEAD.unpack_from(head)
+        begin, total = self.end + HEAD_SIZE, HEAD_SIZE + size
+        if index_size > size or size > os.fstat(self._fd).st_size - begin:
+            return None
+        stored = os.pread(self._fd, index_size, begin + size - index_size)
+        if len(stored) < index_size or crc32(stored) != index_check:
+            return None
+        try:
+            sections, layers = _index(_unpack(stored, INDEX_MAX), begin, size - index_size)
+        except (ValueError, KeyError, TypeError, OverflowError, error, msgpack.UnpackException, RecursionError):
+            return None
+        mark = Mark(sequence, clock, digest, bool(flags & FULL))
+        return Checkpoint(mark, self.end, total, sections, layers)
+
+
+def pack_index(sections: Sequence[tuple[str, Blob, int]], layers: dict[str, Layer]) -> bytes:
+    """The index, with places counted from behind the head."""
+    fields = {
+        "sections": [[name, *_fields(place), size] for name, place, size in sections],
+        "layers": {
+            name: [layer.size, layer.per, layer.numbers.tobytes(), layer.zeros.tobytes(),
+                   b"".join(BLOB.pack(*_fields(group)) for group in layer.groups)]
+            for name, layer in layers.items()
+        },
+    }  # fmt: skip
+    packed: bytes = lz4.block.compress(msgpack.packb(fields))
+    return packed
+
+
+def _fields(place: Blob) -> tuple[int, int, int]:
+    return place.offset, place.length, place.check
+
+
+def _unpack(stored: bytes, size_max: int) -> Any:
+    if int.from_bytes(stored[:4], "little") > size_max:
+        raise ValueError("an index that is too large")
+    try:
+        return msgpack.unpackb(lz4.block.decompress(stored))
+    except lz4.block.LZ4BlockError as failure:
+        raise ValueError(str(failure)) from None
+
+
+def _index(fields: Any, begin: int, room: int) -> tuple[list[tuple[str, Blob, int]], dict[str, Layer]]:
+    """What `pack_index` packed, checked: no place outside of the checkpoint, no size that is out of proportion."""
+
+    def place(offset: int, length: int, check: int) -> Blob:
+        if not 0 <= offset <= offset + length <= room:
+            raise ValueError("a block outside of its checkpoint")
+        return Blob(begin + offset, length, check)
+
+    sections = [(str(name), place(*where), int(size)) for name, *where, size in fields["sections"]]
+    if any(not 0 <= size <= SECTION_MAX for _, _, size in sections):
+        raise ValueError("a section that is too large")
+    layers = {}
+    for name, (size, per, numbers, zeros, groups) in fields["layers"].items():
+        if size <= 0 or per <= 0 or size * per > GROUP_MAX:
+            raise ValueError("groups that are too large")
+        blobs = [place(*each) for each in BLOB.iter_unpack(groups)]
+        layers[str(name)] = Layer(size, per, array("I", numbers), array("I", zeros), blobs)
+        if len(blobs) != -(-len(layers[str(name)].numbers) // per):
+            raise ValueError("a group is missing")
+    return sections, layers

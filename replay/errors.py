@@ -18,3 +18,7 @@ class LogDamaged(LogError):
         self.record = record
         self.sequence = sequence  # of the last entry before the damage
         self.why = why
+
+
+class StateLost(LogError):
+    """A kept state cannot be read any more: its file is damaged there. The machine is as it was."""

@@ -78,26 +78,27 @@ class Record:
         return self.header.size + len(self.stored)
 
 
-def read_header(fd: int, name: str) -> tuple[LogHeader, int]:
-    """The log's header, and the offset of its first record. `LogError` when this is no log that can be read."""
-    data = os.pread(fd, PREAMBLE.size + CHECK.size, 0)
-    if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise LogError(f"{name}: this file is not an ftvm log")
+def read_header(fd: int, name: str, base: int = 0, magic: bytes = MAGIC) -> tuple[LogHeader, int]:
+    """The header of the log at `base`, and the offset of its first record. `LogError` when there is none to be read."""
+    data = os.pread(fd, PREAMBLE.size + CHECK.size, base)
+    if not magic.startswith(data[: len(magic)]):
+        raise LogError(f"{name}: this file is not an ftvm log" + (" or its checkpoints" if magic != MAGIC else ""))
     if len(data) < PREAMBLE.size + CHECK.size:
         raise LogError(f"{name}: the file ends inside its preamble: nothing was recorded; remove it")
     _, version, length = PREAMBLE.unpack_from(data)
     if crc32(data[: PREAMBLE.size]) != CHECK.unpack_from(data, PREAMBLE.size)[0]:
-        raise LogDamaged(name, "the preamble's check does not hold", offset=0, record=0, sequence=None)
+        raise LogDamaged(name, "the preamble's check does not hold", offset=base, record=0, sequence=None)
     if version > FORMAT:
         raise LogError(f"{name}: format {version} is newer than this ftvm reads ({FORMAT}); use a newer ftvm")
     if version < 1 or length > HEADER_MAX:
         raise LogError(f"{name}: format {version} with a header of {length} bytes is not known")
-    stored = os.pread(fd, length + CHECK.size, len(data))
+    start = base + len(data)
+    stored = os.pread(fd, length + CHECK.size, start)
     if len(stored) < length + CHECK.size:
         raise LogError(f"{name}: the file ends inside its header: nothing was recorded; remove it")
     if crc32(stored[:length]) != CHECK.unpack_from(stored, length)[0]:
-        raise LogDamaged(name, "the header's check does not hold", offset=len(data), record=0, sequence=None)
-    return decode_header(stored[:length]), len(data) + len(stored)
+        raise LogDamaged(name, "the header's check does not hold", offset=start, record=0, sequence=None)
+    return decode_header(stored[:length]), start + len(stored)
 
 
 class Scan:

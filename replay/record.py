@@ -136,8 +136,8 @@ def expand(header: RecordHeader, stored: bytes) -> bytes:
     return body
 
 
-def frame_preamble(header: bytes) -> bytes:
-    """The start of a log: preamble, header and checks."""
+def frame_preamble(header: bytes, magic: bytes = MAGIC) -> bytes:
+    """The start of a log (or of what begins like one): preamble, header and checks."""
     assert len(header) <= HEADER_MAX
-    preamble = PREAMBLE.pack(MAGIC, FORMAT, len(header))
+    preamble = PREAMBLE.pack(magic, FORMAT, len(header))
     return b"".join((preamble, CHECK.pack(crc32(preamble)), header, CHECK.pack(crc32(header))))

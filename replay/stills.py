@@ -8,7 +8,7 @@ how far it lies from the newest. So they are dense near the end, and thin out to
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -60,15 +60,24 @@ class Stills(Generic[Still]):
 
     def thin_out(self, newest: int) -> bool:
         """Drop one, but not the newest; False when there is none to be dropped."""
-        last = self._kept[-1].clock if self._kept else 0
-        best, price = 0, float("inf")
-        for index in range(1, len(self._kept) - 1):
-            if self._kept[index].sequence == newest:
-                continue
-            gap = self._kept[index + 1].clock - self._kept[index - 1].clock
-            cost = gap / (last - self._kept[index].clock + 1)
-            if cost < price:
-                best, price = index, cost
+        spared = next((index for index, kept in enumerate(self._kept) if kept.sequence == newest), 0)
+        best = cheapest([kept.clock for kept in self._kept], spared)
         if best:
             self._drop(self._kept.pop(best).state)
         return bool(best)
+
+    def lost(self, kept: Kept[Still]) -> None:
+        """One that turned out to be unreadable. Not the first, which is never read from a file."""
+        assert kept is not self._kept[0]
+        self._kept.remove(kept)
+        self._drop(kept.state)
+
+
+def cheapest(clocks: Sequence[int], spared: int = 0) -> int:
+    """Which of these (neither the first nor the last, nor `spared`) is missed least; 0 when there is none to be."""
+    best, price = 0, float("inf")
+    for index in range(1, len(clocks) - 1):
+        cost = (clocks[index + 1] - clocks[index - 1]) / (clocks[-1] - clocks[index] + 1)
+        if index != spared and cost < price:
+            best, price = index, cost
+    return best

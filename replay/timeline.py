@@ -26,13 +26,14 @@ from devices.event import Event
 from replay.divergence import Divergence, differences
 from replay.entries import Entries
 from replay.entry import Entry, EpochResult
+from replay.errors import StateLost
 from replay.position import Position
 from replay.stills import Kept, Stills
 
 INSN_MAX: Final = 4  # an instruction moves the clock by 1 (a trap), 2 or 4
 WRITES: Final = 2
 SPACING: Final = 150_000_000  # of the clock, between two stills: some 0.1 s
-STILLS_MAX: Final = 64
+STILLS_MAX: Final = 256
 
 Range = tuple[int, int, int]
 """Physical address, length, 1: reads | 2: writes"""
@@ -392,7 +393,16 @@ class Timeline(Generic[Still, H]):
             self._go_on_to(self.entries[self._done + 1][1].clock)
 
     def _return_to(self, still: Kept[Still]) -> None:
-        self.machine.go_back(still.state)
+        """To a still; or to one before it, when it cannot be read."""
+        while True:
+            try:
+                self.machine.go_back(still.state)
+                break
+            except StateLost:
+                self.stills.lost(still)
+                before = self.stills.before(still.sequence)
+                assert before is not None, "the recording's beginning is always kept"
+                still = before
         self._open = None
         self._done = still.sequence
 

@@ -25,7 +25,10 @@ def command(log: Path, as_json: bool, log_json: bool) -> None:
     from replay.divergence import Divergence
 
     say = Say("checkpoint", log_json)
-    with Debugger.open(log) as debugger, say.progress(log.name, len(debugger.timeline.entries)) as display:
+    with (
+        Debugger.open(log, checkpoints=False) as debugger,
+        say.progress(log.name, len(debugger.timeline.entries)) as display,
+    ):
         try:
             path, count = debugger.make_checkpoints(display.advance)
         except Divergence as divergence:

@@ -47,7 +47,7 @@ def test_places_are_the_same_with_checkpoints_and_without(log: Path) -> None:
         places = [debugger.timeline.place_of(chance.randrange(debugger.timeline.end.clock)) for _ in range(12)]
         places.append(debugger.timeline.end)
         seen = [look(debugger, place) for place in places]
-    assert checkpointed(log) >= 2
+    assert checkpointed(log) >= 1
     with Debugger.open(log) as debugger:
         assert [look(debugger, place) for place in reversed(places)] == seen[::-1]
 
