@@ -86,7 +86,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if "FTVM_TRACEBACK" not in os.environ and _told(error):
+            if "FTVM_TRACEBACK" not in os.environ and is_told(error):
                 raise Failed(str(error)) from None
             raise
 
@@ -100,7 +100,8 @@ def main() -> None:
     """
 
 
-def _told(error: Exception) -> bool:
+def is_told(error: Exception) -> bool:
+    """Whether an error has words for whoever called a command."""
     for module, name in _TOLD.items():
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(error, kind):

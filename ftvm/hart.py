@@ -71,7 +71,10 @@ class HitKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One access to a watched place (by physical address), or one arrival at a breakpoint (by virtual address)."""
+    """One access to a watched place (by physical address), or one arrival at a breakpoint (by virtual address).
+
+    The value of an arrival is `scause`, when a block of code begins there in S-mode: so where a trap's handler is.
+    """
 
     clock: int
     address: int

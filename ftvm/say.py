@@ -127,7 +127,7 @@ class _Bar:
         from rich.console import Console
         from rich.progress import Progress as RichProgress
 
-        self._progress = RichProgress(console=Console(stderr=True), transient=True)
+        self._progress = RichProgress(console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._task = self._progress.add_task(label, total=total)
         self._progress.start()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks into a log without running its guest: `stat` counts, `show` prints entries as lines, `verify` checks structure.
+"""Looks into a log without running its guest: `stat` counts, `verify` checks structure.
 
-All three stream. `stat` and `show` raise `LogError` at damage; `verify` never does, its verdict says it.
+Both stream. `stat` raises `LogError` at damage; `verify` never does, its verdict says it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from devices.event import Event, EventKind
 from replay.batch import Recorded
-from replay.divergence import event_words
-from replay.entry import Entry, EntryFlag, RecordedResult
 from replay.errors import LogDamaged, LogError
 from replay.log_reader import LogReader
 from replay.log_scan import Record, Scan
@@ -25,7 +23,7 @@ from replay.record_chain import RecordChain
 from replay.state import StateReader
 
 TICKS_PER_SECOND: Final = 10_000_000
-REASONS: Final = ("limit", "idle", "stopped", "guest error")
+REASONS: Final = ("limit", "idle", "restarted", "reset", "poweroff", "stopped", "failed")  # ftvm.machine.EpochEnd
 
 
 @dataclass(slots=True)
@@ -112,32 +110,6 @@ def stat(path: str | Path) -> LogStat:
         found.closed, found.tail = reader.closed, str(reader.tail or "")
     _count_records(found, Path(path))
     return found
-
-
-def show(path: str | Path, first: int = 0, last: int | None = None) -> Iterator[str]:
-    """One readable line for each entry with first <= sequence <= last; a line more for every event beyond the first."""
-    with LogReader(path) as reader:
-        for entry, result in reader.entries(first):
-            if last is not None and entry.sequence > last:
-                return
-            yield from entry_lines(entry, result)
-        if reader.tail is not None:
-            yield f"({reader.tail})"
-
-
-def entry_lines(entry: Entry, result: RecordedResult) -> Iterator[str]:
-    """An entry with its result, for people."""
-    extra = "".join(f"  {flag.name.lower()}" for flag in EntryFlag(entry.flags) if flag.name)
-    pages = f"  pages {result.pages:016x}" if result.pages else ""
-    summaries = [event_words(event) for event in entry.events]
-    yield (
-        f"{entry.sequence:8}  clock {entry.clock} +{result.clock - entry.clock} of {entry.budget}"
-        f"  time {entry.time / TICKS_PER_SECOND:.7f} +{(result.time - entry.time) / 10:.1f} us"
-        f"  {reason_name(result.reason)}  digest {result.digest:08x}{pages}{extra}"
-        + (f"  <- {summaries[0]}" if summaries else "")
-    )
-    for summary in summaries[1:]:
-        yield " " * 10 + f"<- {summary}"
 
 
 def verify(path: str | Path) -> Verdict:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import json_option, print_json
-
-_log_argument = click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+from ftvm.commands.log_show import grep, show
+from ftvm.commands.options import json_option, log_argument, print_json
 
 
 @click.group()
@@ -17,8 +16,12 @@ def command() -> None:
     """Look into a recording, or compare two."""
 
 
+command.add_command(show)
+command.add_command(grep)
+
+
 @command.command()
-@_log_argument
+@log_argument
 @json_option
 def stat(log: Path, as_json: bool) -> None:
     """Count what is in a recording: entries, events, bytes, guest time."""
@@ -37,19 +40,7 @@ def stat(log: Path, as_json: bool) -> None:
 
 
 @command.command()
-@_log_argument
-@click.option("--from", "first", type=click.IntRange(min=0), default=0, help="First entry to show.")
-@click.option("--to", "last", type=click.IntRange(min=0), help="Last entry to show.")
-def show(log: Path, first: int, last: int | None) -> None:
-    """Print a recording's entries, one a line."""
-    from replay import inspect
-
-    for line in inspect.show(log, first, last):
-        click.echo(line)
-
-
-@command.command()
-@_log_argument
+@log_argument
 @json_option
 def verify(log: Path, as_json: bool) -> None:
     """Check a recording's structure. Exit code 0: whole, or with a torn tail; 1: damaged."""

@@ -21,6 +21,13 @@ state_dir_option = click.option(
 )
 machine_argument = click.argument("machine", metavar="MACHINE.toml", type=click.Path(path_type=Path, dir_okay=False))
 
+log_argument = click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+machine_option = click.option(
+    "--machine",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Use this machine file instead of the recorded one, say because the kernel lies elsewhere now.",
+)
+
 listen_option = click.option(
     "--listen", metavar="ADDRESS", help="Take a backup here (HOST:PORT), instead of at the machine file's pair.listen."
 )

@@ -67,9 +67,9 @@ static bool hit(struct hart *h, uint64_t clock, uint64_t address, uint64_t value
 void debug_confirm(struct hart *h)
 {
     struct list *waiting = &h->debug.waiting;
-    for (size_t i = 0; i + 1 < waiting->count; i += 2)
+    for (size_t i = 0; i + 2 < waiting->count; i += 3)
         if (h->clock > waiting->items[i])
-            hit(h, waiting->items[i], waiting->items[i + 1], 0, HIT_BREAKPOINT);
+            hit(h, waiting->items[i], waiting->items[i + 1], waiting->items[i + 2], HIT_BREAKPOINT);
     waiting->count = 0;
 }
 
@@ -86,6 +86,12 @@ static uint64_t next_boundary(struct hart *h, uint64_t address, uint64_t end, ui
     return at < end ? at : end;
 }
 
+/* Where a trap's handler begins, this tells which trap it was. Not asked in user mode: that would take raised rights. */
+static uint64_t last_cause(struct hart *h)
+{
+    return reg_get(h, UC_RISCV_REG_PRIV) == SUPERVISOR ? reg_get(h, UC_RISCV_REG_SCAUSE) : 0;
+}
+
 static uint64_t first_breakpoint(struct hart *h, uint64_t address, uint64_t end, bool skip_first)
 {
     struct debug *d = &h->debug;
@@ -99,6 +105,7 @@ static uint64_t first_breakpoint(struct hart *h, uint64_t address, uint64_t end,
         } else {
             list_push(&d->waiting, h->clock + (at - address));
             list_push(&d->waiting, at);
+            list_push(&d->waiting, at == address ? last_cause(h) : 0);
         }
     }
     return found;

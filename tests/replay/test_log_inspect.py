@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`stat`, `show` and `verify`: what they count, print and conclude."""
+"""`stat` and `verify`: what they count and conclude."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from devices.event import Event
-from replay.entry import Entry, EntryFlag, EpochResult, RecordedResult
+from replay.entry import Entry, EpochResult
 from replay.errors import LogDamaged
-from replay.inspect import entry_lines, show, stat, verify
+from replay.inspect import stat, verify
 
 Pair = tuple[Entry, EpochResult]
 Stream = Callable[..., Iterator[Pair]]
@@ -32,7 +31,7 @@ def test_stat_counts_what_was_written(tmp_path: Path, streams: dict[str, Stream]
     assert sum(found.record_bytes.values()) == found.bytes == path.stat().st_size
     assert found.records["state"] == found.records["state_end"] == found.records["end"] == 1
     assert found.reasons["idle"] == sum(result.reason == 1 for _, result in pairs)
-    assert found.reasons["reason 4"] == sum(result.reason == 4 for _, result in pairs)
+    assert found.reasons["poweroff"] == sum(result.reason == 4 for _, result in pairs)
     assert found.page_digests == sum(result.pages != 0 for _, result in pairs)
     assert (found.clock_first, found.clock_last) == (pairs[0][0].clock, pairs[-1][1].clock)
     assert (found.time_first, found.time_last) == (pairs[0][0].time, pairs[-1][1].time)
@@ -53,26 +52,6 @@ def test_stat_tells_a_torn_tail(tmp_path: Path, streams: dict[str, Stream], reco
     path = record(tmp_path / "a.log", list(streams["mixed"](30)))
     path.write_bytes(path.read_bytes()[:-30])
     assert "file ends inside record" in stat(path).tail
-
-
-def test_an_entry_is_one_readable_line() -> None:
-    events = (Event(1, 0, b"ls\n"), Event(7, 1, b"\1"))
-    entry = Entry(12, 4096, 12_345_678, 12_400_000, 90_000, events, EntryFlag.DIGEST_PAGES)
-    assert list(entry_lines(entry, RecordedResult(1, 5000, 12_345_708, 0xAB, 0xCD))) == [
-        "      12  clock 4096 +904 of 90000  time 1.2345678 +3.0 us  idle  digest 000000ab  pages 00000000000000cd"
-        "  digest_pages  <- console input for unit 0, 3 bytes (6c730a)",
-        "          <- link for unit 1, 1 bytes (01)",
-    ]
-
-
-def test_show_prints_a_range(tmp_path: Path, streams: dict[str, Stream], record: Callable[..., Path]) -> None:
-    path = record(tmp_path / "a.log", list(streams["computing"](500)))
-    lines = list(show(path, 300, 304))
-    assert [int(line.split()[0]) for line in lines] == [300, 301, 302, 303, 304]
-    assert all(" limit " in line for line in lines)
-    assert len(list(show(path))) == 500
-    path.write_bytes(path.read_bytes()[:-40])
-    assert "bytes from offset" in list(show(path))[-1]
 
 
 def test_the_verdict_on_a_whole_a_running_a_torn_a_damaged_and_no_log(
@@ -97,7 +76,7 @@ def test_the_verdict_on_a_whole_a_running_a_torn_a_damaged_and_no_log(
     assert (damaged.state, damaged.exit_code) == ("damaged", 1)
     assert "damaged at offset" in damaged.words
     with pytest.raises(LogDamaged):
-        list(show(path))
+        stat(path)
     path.write_text("no log")
     assert (verify(path).state, verify(path).exit_code) == ("unreadable", 1)
     assert verify(tmp_path / "missing").exit_code == 1

@@ -18,6 +18,7 @@ from ftvm.machine import FINAL
 from ftvm.recording import Recording, header_of
 from replay.entry import Entry, EntryFlag, EpochResult
 from replay.position import Position
+from tests.machine import frames
 from tests.machine.box import BUDGET, Box, blockd_config, config_of
 
 READ, WRITE = 0, 1  # NBD's commands
@@ -97,3 +98,29 @@ def branch(log: Path, behind: int, change: Callable[[Debugger], None], into: Pat
                 break
         recording.close()
     return into
+
+
+def record_network(log: Path) -> Path:
+    """The guest that echoes: a question of ARP, pings, a datagram, a datagram whose text would act on a terminal."""
+    network = [{"backend": "none", "mac": "52:54:00:ab:cd:ef"}]
+    box = RecordedBox(config_of("netecho", cmdline="ip=10.0.2.15", network=network), log)
+    box.until("netecho: ready")
+    box.packet(frames.arp())
+    for number in range(3):
+        box.run(later=10_000)
+        box.packet(frames.ipv4(1, frames.ping(b"ping %d" % number)))
+    box.packet(frames.ipv4(17, frames.datagram(1024, 7, b"hello, guest")))
+    box.packet(frames.ipv4(17, frames.datagram(1024, 7, b"\x1b[2J<script>alert(1)</script>\x00")))
+    box.close()
+    return log
+
+
+def record_console(log: Path) -> Path:
+    """The guest that answers lines: one of them would act on a terminal, or in a page."""
+    box = RecordedBox(config_of("console"), log)
+    box.until("console: ready")
+    for text in ("hello\r", "\x1b]0;title\x07</script><img src=x onerror=alert(1)>\r"):
+        box.type(text)
+        box.settle()
+    box.close()
+    return log
