@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How far the backup may be behind: entries, bytes, and milliseconds of execution lag.
 
-Lag is failover time, so the bound that matters is in milliseconds: lag is `now` minus the time when the oldest entry
-that the backup has not executed was sent. The window answers one question before each entry:
+Lag is failover time, so the bound that matters is in milliseconds: lag is `now` minus the time when the primary had run
+the oldest entry that the backup has not executed (before that, when it was sent). Both run an entry at the same time, so
+one that takes long on both is no lag. The window answers one question before each entry:
 
     delay(now) == 0          send it
     0 < delay(now) < inf     the backup lags: wait so many seconds first, once (gentle throttle)
@@ -27,6 +28,16 @@ from collections import deque
 from dataclasses import dataclass
 
 
+@dataclass(slots=True)
+class _Sent:
+    """An entry that the backup has not executed."""
+
+    sequence: int
+    size: int
+    at: float
+    since: float  # from when on it counts as lag
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of a window. One entry may always be outstanding, however large."""
@@ -48,7 +59,7 @@ class Window:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.bytes = 0
-        self._outstanding: deque[tuple[int, int, float]] = deque()  # sequence, size, sent at
+        self._outstanding: deque[_Sent] = deque()
         self._go_at: float | None = None  # end of the pause, once asked for
 
     @property
@@ -66,19 +77,24 @@ class Window:
     def sent(self, sequence: int, size: int, now: float) -> None:
         """Note that an entry of `size` bytes was handed to the channel."""
         assert not self.full, f"entry {sequence} does not fit the window: ask delay() first"
-        self._outstanding.append((sequence, size, now))
+        self._outstanding.append(_Sent(sequence, size, now, now))
         self.bytes += size
         self._go_at = None
+
+    def ran(self, sequence: int, now: float) -> None:
+        """Note that this side has run the entry that was sent last."""
+        if self._outstanding and self._outstanding[-1].sequence == sequence:
+            self._outstanding[-1].since = now
 
     def executed(self, sequence: int) -> None:
         """Note that the backup has executed everything up to `sequence`."""
         outstanding = self._outstanding
-        while outstanding and outstanding[0][0] <= sequence:
-            self.bytes -= outstanding.popleft()[1]
+        while outstanding and outstanding[0].sequence <= sequence:
+            self.bytes -= outstanding.popleft().size
 
     def lag_ms(self, now: float) -> float:
         """Return the execution lag in milliseconds; 0 when the backup has executed everything."""
-        return max(0.0, (now - self._outstanding[0][2]) * 1e3) if self._outstanding else 0.0
+        return max(0.0, (now - self._outstanding[0].since) * 1e3) if self._outstanding else 0.0
 
     def delay(self, now: float) -> float:
         """Return how many seconds to wait before the next entry: 0, a pause, or infinity when the window is full."""
@@ -91,5 +107,5 @@ class Window:
             return 0.0
         if self._go_at is None:
             pause = min(lag - limits.lag_soft_ms, limits.pause_max_ms) / 1e3
-            self._go_at = now + min(pause, limits.pause_share * (now - self._outstanding[-1][2]))
+            self._go_at = now + min(pause, limits.pause_share * (now - self._outstanding[-1].at))
         return max(0.0, self._go_at - now)

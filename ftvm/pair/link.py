@@ -201,6 +201,7 @@ class BackupLink:
         """The entry has been run here."""
         self._executed = result.sequence
         if self.sender is not None:
+            self.sender.window.ran(result.sequence, now)
             self._judge(self._match.ours(result.sequence, result.digest))
 
     def wants_protection(self) -> bool:

@@ -57,6 +57,21 @@ def test_lag_counts_from_the_oldest_unexecuted_entry() -> None:
     assert window.lag_ms(0.009) == 0.0
 
 
+def test_what_both_sides_run_for_long_is_no_lag() -> None:
+    """An entry counts from when this side has run it, however early it was sent; a late word changes nothing."""
+    window = Window(LIMITS)
+    window.sent(1, 1, 0.0)
+    window.ran(1, 0.030)
+    assert window.lag_ms(0.031) == pytest.approx(1) and window.delay(0.031) == 0.0
+    window.sent(2, 1, 0.031)
+    window.executed(1)
+    window.ran(1, 0.032)
+    assert window.lag_ms(0.032) == pytest.approx(1)
+    window.executed(2)
+    window.ran(2, 0.033)
+    assert window.lag_ms(0.034) == 0.0
+
+
 def test_a_full_window_stops_until_an_entry_is_executed() -> None:
     """By entries and by bytes."""
     window = Window(LIMITS)
