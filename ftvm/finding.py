@@ -13,10 +13,12 @@ host          two replays of the same recording differ here
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftvm.disassembly import Instruction
 from replay.position import Position
+
+if TYPE_CHECKING:
+    from ftvm.disassembly import Instruction
 
 
 @dataclass(slots=True)

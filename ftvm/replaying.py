@@ -22,6 +22,7 @@ from typing import Any
 from devices.event import Output, OutputKind
 from ftvm.config import MachineConfig, load, load_text
 from ftvm.config_error import ConfigError
+from ftvm.finding import Finding
 from ftvm.image import ImageError, load_image
 from ftvm.live import seconds
 from ftvm.machine import ENGINE, FINAL, EpochEnd, Machine
@@ -62,6 +63,7 @@ class Report:
     closed: bool = False  # the recorder ended the log
     cut: str = ""  # what was cut from a torn tail
     divergence: Divergence | None = None
+    finding: Finding | None = None  # what has made it diverge
     damage: str = ""  # what is wrong with the log behind the last entry
 
     @property
@@ -94,6 +96,7 @@ class Report:
             "closed": self.closed,
             "cut": self.cut or None,
             "divergence": None if self.divergence is None else self.divergence.as_dict(),
+            "finding": None if self.finding is None else self.finding.as_dict(),
             "damage": self.damage or None,
         }
 
@@ -176,6 +179,9 @@ def _recorded(path: Path, header: LogHeader) -> MachineConfig:
     return load_text(header.machine, Path(f"{path}(machine file)"))
 
 
+Inquire = Callable[[Divergence, Rebuilt], Finding]
+
+
 def run_replay(
     path: Path,
     *,
@@ -183,8 +189,12 @@ def run_replay(
     machine_file: Path | None = None,
     console_fd: int | None = None,
     progress: Callable[[int], None] = lambda entries: None,
+    inquire: Inquire | None = None,
 ) -> Report:
-    """Replay a whole log; `progress` hears of entries done. A Divergence is in the report, a damaged log raises."""
+    """Replay a whole log; `progress` hears of entries done. A Divergence is in the report, a damaged log raises.
+
+    `inquire` looks into a divergence while the machine that showed it is still there.
+    """
     report = Report(str(path), verify)
     with LogReader(path) as reader:
         try:
@@ -195,6 +205,8 @@ def run_replay(
             if console_fd is not None:
                 rebuilt.machine.emit = _Screen(console_fd).emit
             _drive(rebuilt, reader, report, progress)
+            if report.divergence is not None and inquire is not None:
+                report.finding = inquire(report.divergence, rebuilt)
         finally:
             rebuilt.close()
     return report

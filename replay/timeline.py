@@ -419,6 +419,12 @@ class Timeline(Generic[Still, H]):
         self._open = None
         return self.machine.finish()
 
+    def return_to_still(self, sequence: int) -> None:
+        """To the latest state that was kept behind this entry or an earlier one, whatever has become of the machine."""
+        still = self.stills.before(sequence)
+        assert still is not None, "the recording's beginning is always kept"
+        self._return_to(still)
+
     def keep(self) -> None:
         """Keep the state here, behind an entry: from now on this place is reached at once."""
         assert not self.inside

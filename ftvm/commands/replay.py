@@ -12,12 +12,18 @@ import click
 from ftvm.commands.options import json_option, log_json_option, print_json
 
 if TYPE_CHECKING:
+    from ftvm.finding import Finding
+    from ftvm.replaying import Rebuilt
     from ftvm.say import Say
+    from replay.divergence import Divergence
 
 
 @click.command()
 @click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every recorded digest.")
+@click.option(
+    "--bisect/--no-bisect", default=True, show_default=True, help="Look into a divergence, down to its cause."
+)
 @click.option(
     "--machine",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
 def command(
     log: Path,
     verify: bool,
+    bisect: bool,
     machine: Path | None,
     console: bool,
     door: str | None,
@@ -47,7 +54,8 @@ def command(
     """Run a recording again and verify that the guest does the same.
 
     Prints the entries replayed and the guest time reached. Exit code 1 at a divergence or damage, which is told on
-    standard error; the torn tail of a killed recorder is cut, and that is no failure.
+    standard error; the torn tail of a killed recorder is cut, and that is no failure. A divergence is looked
+    into: which side went wrong and where, to the instruction where a second run or a checkpoint of the recorder tells.
 
     With --gdb, nothing is run by itself: connect with gdb-multiarch and `target remote HOST:PORT`. `monitor help` says
     what there is beside reverse-stepi, reverse-continue, breakpoints and watchpoints.
@@ -75,6 +83,12 @@ def command(
     if console and as_json:
         raise click.UsageError("--console and --json both print to standard output; choose one")
     say = Say("replay", log_json)
+
+    def inquire(divergence: Divergence, rebuilt: Rebuilt) -> Finding:
+        from ftvm.inquiry import Inquiry
+
+        return Inquiry(log, machine, divergence, rebuilt, say.info).finding()
+
     with say.progress(f"replaying {log.name}", entries_in(log)) as display:
         report = run_replay(
             log,
@@ -82,6 +96,7 @@ def command(
             machine_file=machine,
             console_fd=sys.stdout.fileno() if console else None,
             progress=display.advance,
+            inquire=inquire if bisect else None,
         )
     if as_json:
         print_json(report.as_dict())
@@ -89,6 +104,8 @@ def command(
         click.echo(report.words())
     if report.divergence is not None:
         say.error(f"{log}: {report.divergence}")
+    if report.finding is not None and not as_json:
+        click.echo(report.finding.words())
     if report.damage:
         say.error(report.damage)
     raise click.exceptions.Exit(0 if report.sound else 1)

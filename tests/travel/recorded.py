@@ -124,3 +124,38 @@ def record_console(log: Path) -> Path:
         box.settle()
     box.close()
     return log
+def faulty(log: Path, behind: int, change: Callable[[Debugger], None], into: Path, spacing: int = 0) -> Path:
+    """The same inputs recorded by a host that goes wrong behind an entry; with `spacing`, with its checkpoints."""
+
+    def goes_wrong(debugger: Debugger) -> None:
+        traveller = debugger.traveller
+        begin = traveller.begin
+
+        def changed(entry: Entry) -> None:
+            if entry.sequence == behind + 1:
+                change(debugger)
+            begin(entry)
+
+        traveller.begin = changed  # type: ignore[method-assign]
+
+    with Debugger.open(log, checkpoints=False) as debugger:
+        goes_wrong(debugger)
+        machine = debugger.machine
+        recording = Recording.begin(into, debugger.reader.header, machine, debugger.disks)
+        for entry, _ in debugger.timeline.entries:
+            time = max(entry.time, machine.time)
+            given = replace(entry, clock=machine.clock, time=time, time_max=max(entry.time_max, time))
+            debugger.traveller.begin(given)
+            while debugger.traveller.advance():
+                pass
+            result = debugger.traveller.finish()
+            recording.append(given, result, 0.0)
+            if result.reason in FINAL:
+                break
+        recording.close()
+    if spacing:
+        with Debugger.open(into, checkpoints=False) as debugger:
+            goes_wrong(debugger)
+            debugger.timeline._spacing = spacing
+            debugger.make_checkpoints()
+    return into

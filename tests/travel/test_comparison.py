@@ -23,15 +23,15 @@ NAME, EPOCHS = "console", 30
 Act = Callable[[RecordedBox, int], None]
 
 
-def guest() -> Path:
-    found = catalog.find(NAME)
+def guest(name: str = NAME) -> Path:
+    found = catalog.find(name)
     assert found is not None
     return found.path
 
 
-def symbol(name: str) -> tuple[int, int]:
+def symbol(name: str, of: str = NAME) -> tuple[int, int]:
     """Its address, and its offset in the file."""
-    with guest().open("rb") as file:
+    with guest(of).open("rb") as file:
         elf = ELFFile(file)
         table = elf.get_section_by_name(".symtab")
         address = table.get_symbol_by_name(name)[0]["st_value"]

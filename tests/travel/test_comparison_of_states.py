@@ -42,10 +42,11 @@ def flip_ram(address: int, bit: int) -> Callable[[Debugger], None]:
 
 def flip_register(name: str, bit: int) -> Callable[[Debugger], None]:
     def change(debugger: Debugger) -> None:
-        saved = bytearray(debugger.hart.save())
-        at = (HART_HEAD + list(debugger.hart.registers()).index(name)) * 8
+        hart = debugger.machine.hart
+        saved = bytearray(hart.save())
+        at = (HART_HEAD + list(hart.registers()).index(name)) * 8
         struct.pack_into("<Q", saved, at, struct.unpack_from("<Q", saved, at)[0] ^ 1 << bit)
-        debugger.hart.restore(bytes(saved))
+        hart.restore(bytes(saved))
 
     return change
 
