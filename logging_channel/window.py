@@ -2,7 +2,7 @@
 """How far the backup may be behind: entries, bytes, and milliseconds of execution lag.
 
 Lag is failover time, so the bound that matters is in milliseconds: lag is `now` minus the time when the primary had run
-the oldest entry that the backup has not executed (before that, when it was sent). Both run an entry at the same time, so
+the oldest entry that the backup has not executed (before that, when it was sent). Both run an entry at the same time:
 one that takes long on both is no lag. The window answers one question before each entry:
 
     delay(now) == 0          send it
