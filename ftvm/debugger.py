@@ -65,7 +65,6 @@ class Debugger:
         try:
             if checkpoints:
                 debugger._checkpoints = load(debugger.timeline, debugger.traveller, path, reader.header)
-                load(debugger.timeline, debugger.traveller, path, reader.header)
         except BaseException:
             debugger.close()
             raise

@@ -124,6 +124,8 @@ def record_console(log: Path) -> Path:
         box.settle()
     box.close()
     return log
+
+
 def faulty(log: Path, behind: int, change: Callable[[Debugger], None], into: Path, spacing: int = 0) -> Path:
     """The same inputs recorded by a host that goes wrong behind an entry; with `spacing`, with its checkpoints."""
 
