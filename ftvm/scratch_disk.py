@@ -7,7 +7,7 @@ Also the form in which a recording keeps the disks that it began with: one secti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import lz4.block
@@ -16,6 +16,9 @@ import msgpack
 CHUNK: Final = 64 << 10
 SECTION: Final = "disk/"
 _ZERO: Final = bytes(CHUNK)
+
+Observer = Callable[[str, int, int], None]
+"""(command, offset, length)"""
 
 
 class Chunked(Protocol):
@@ -34,6 +37,8 @@ class ScratchDisk:
         self._chunks: dict[int, bytearray | bytes] = {}  # bytes: frozen, to be copied before a write
         self._dirty: set[int] | None = None
         self.flushes = 0
+        self.observer: Observer | None = None
+        """Hears of every request of the guest."""
 
     @property
     def capacity(self) -> int:
@@ -42,6 +47,7 @@ class ScratchDisk:
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes at `offset`."""
+        self._tell("read", offset, length)
         parts = []
         for index, start, end in _spans(offset, length):
             chunk = self._chunks.get(index)
@@ -50,6 +56,7 @@ class ScratchDisk:
 
     def write(self, offset: int, data: bytes) -> None:
         """Store `data` at `offset`."""
+        self._tell("write", offset, len(data))
         done = 0
         for index, start, end in _spans(offset, len(data)):
             self._own(index)[start:end] = data[done : done + end - start]
@@ -59,14 +66,20 @@ class ScratchDisk:
 
     def flush(self) -> None:
         """Nothing is more durable than memory is."""
+        self._tell("flush", 0, 0)
         self.flushes += 1
 
     def discard(self, offset: int, length: int) -> None:
         """Discarded blocks read as zero, so that replicas agree."""
-        self.zero(offset, length)
+        self._tell("discard", offset, length)
+        self._zero(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
         """Zero `length` bytes at `offset`."""
+        self._tell("write_zeroes", offset, length)
+        self._zero(offset, length)
+
+    def _zero(self, offset: int, length: int) -> None:
         for index, start, end in _spans(offset, length):
             if end - start == CHUNK:
                 self._chunks.pop(index, None)
@@ -74,6 +87,10 @@ class ScratchDisk:
                 self._own(index)[start:end] = bytes(end - start)
             if self._dirty is not None:
                 self._dirty.add(index)
+
+    def _tell(self, command: str, offset: int, length: int) -> None:
+        if self.observer is not None:
+            self.observer(command, offset, length)
 
     def _own(self, index: int) -> bytearray:
         """A chunk that may be written to."""

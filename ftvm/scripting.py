@@ -30,7 +30,7 @@ from ftvm.records.content import (
     Unknown,
 )
 from ftvm.records.frame import Arp, Frame, Icmp, Ip, Tcp, Udp, decode_frame
-from ftvm.records.happening import Epoch, Happening, Input, Interrupt, Output
+from ftvm.records.happening import DiskRequest, Epoch, Happening, Input, Interrupt, Output
 from ftvm.records.printable import printable
 from ftvm.records.recording import Recording
 from ftvm.records.replayed import Replay, ReplayedEpoch
@@ -43,8 +43,8 @@ from replay.timeline import Stop, Timeline, Why
 
 __all__ = [
     "Arp", "BlockClose", "BlockReply", "BlockRequest", "ConfigError", "ConsoleText", "Content", "Control", "Debugger",
-    "Divergence", "Entropy", "Epoch", "Frame", "Happening", "Icmp", "ImageError", "Input", "Interrupt", "Ip", "Link",
-    "LogDamaged", "LogError", "LogHeader", "LogStat", "Notice", "Output", "Packet", "PortText", "Position", "Recording",
-    "Replay", "ReplayedEpoch", "Stop", "Tcp", "Timeline", "Udp", "Unknown", "Verdict", "Why", "decode_frame",
-    "parse_position", "printable",
+    "DiskRequest", "Divergence", "Entropy", "Epoch", "Frame", "Happening", "Icmp", "ImageError", "Input", "Interrupt",
+    "Ip", "Link", "LogDamaged", "LogError", "LogHeader", "LogStat", "Notice", "Output", "Packet", "PortText",
+    "Position", "Recording", "Replay", "ReplayedEpoch", "Stop", "Tcp", "Timeline", "Udp", "Unknown", "Verdict", "Why",
+    "decode_frame", "parse_position", "printable",
 ]  # fmt: skip

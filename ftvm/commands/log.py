@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ftvm.commands.log_export import export
 from ftvm.commands.log_show import grep, show
 from ftvm.commands.options import json_option, log_argument, print_json
 
@@ -18,6 +19,7 @@ def command() -> None:
 
 command.add_command(show)
 command.add_command(grep)
+command.add_command(export)
 
 
 @command.command()

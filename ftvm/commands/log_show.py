@@ -83,8 +83,9 @@ def grep(
     """Find what happened in a recording, by its kind, when it was, or what was in it.
 
     Kinds into the guest: console_input, packet, entropy, block_request, block_close, control, link. Out of it:
-    console_output, packet_out, block_reply, port_output, notice; and interrupt. Those are not in the log: asked for one
-    of them, or with --replay, the guest is run again. Console output is searched line by line.
+    console_output, packet_out, block_reply, port_output, notice. In it: interrupt, disk_request. Those two groups are
+    not in the log: asked for one of them, or with --replay, the guest is run again. Console output is searched line
+    by line.
 
     PATTERN, a regular expression, is searched in what was moved (a packet's frame, a write's data, text) and in the
     line that is printed for it. Exit code 0: found, 1: nothing found, 2: trouble, which standard error tells.
@@ -126,7 +127,12 @@ def matches(
     from ftvm.records.query import with_whole_lines
 
     happenings = recording.happenings(
-        wanted.first, wanted.last, replay=replay, interrupts=wanted.needs_interrupts, progress=tell
+        wanted.first,
+        wanted.last,
+        replay=replay,
+        interrupts=wanted.needs_interrupts,
+        disks=wanted.needs_disks,
+        progress=tell,
     )
     until = takewhile(lambda happening: not wanted.is_behind(happening), happenings)
     return filter(wanted.wants, with_whole_lines(until))

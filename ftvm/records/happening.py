@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What happened in a recording, each with its place: `Input`, `Output`, `Interrupt`, and the `Epoch` they were in.
+"""What happened in a recording, each with its place: `Input`, `Output`, and so on; and the `Epoch` they were in.
 
     Epoch 17   clock 4096 -> 9120, guest time 0.0120000 -> 0.0121500 s
       Input      packet         from the log         delivered at the epoch's start
       Output     console_output from a replay        at the clock where the guest made it
       Interrupt  timer          from a replay        at the clock where the guest took it
+      DiskRequest               from a replay        at the clock where the guest's driver asked its disk
 
 Clocks count bytes of retired code, plus one for each synchronous trap. Times are guest time in ticks of 100 ns;
 `seconds` is the same as a float.
@@ -33,6 +34,7 @@ OUTPUT_KINDS: Final = {
 }
 INTERRUPTS: Final = {1: "software", 5: "timer", 9: "external"}  # supervisor interrupts (privileged specification 4.1.8)
 INTERRUPT: Final = "interrupt"
+DISK_REQUEST: Final = "disk_request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,35 @@ class Interrupt(Happening):
 
     def _more(self) -> Mapping[str, Any]:
         return {"cause": self.cause, "name": self.name, "handler": self.handler}
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRequest(Happening):
+    """The guest's driver asked its own disk for something, and had it at once: disks need no events.
+
+    `command`: read, write, flush, discard or write_zeroes; offset and length in bytes. The clock is that of the
+    block of code which asked.
+    """
+
+    unit: int
+    command: str
+    offset: int
+    length: int
+    direction: ClassVar[str] = "cpu"
+
+    @property
+    def kind(self) -> str:
+        """Always the same."""
+        return DISK_REQUEST
+
+    @property
+    def summary(self) -> str:
+        """What was asked for."""
+        place = "" if self.command == "flush" else f": {self.length} bytes at {self.offset:#x}"
+        return f"{self.command} of disk {self.unit}{place}"
+
+    def _more(self) -> Mapping[str, Any]:
+        return {"unit": self.unit, "command": self.command, "offset": self.offset, "length": self.length}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from devices.event import OutputKind
-from ftvm.records.happening import INPUT_KINDS, INTERRUPT, OUTPUT_KINDS, TICKS_PER_SECOND, Happening, Output
+from ftvm.records.happening import (
+    DISK_REQUEST,
+    INPUT_KINDS,
+    INTERRUPT,
+    OUTPUT_KINDS,
+    TICKS_PER_SECOND,
+    Happening,
+    Output,
+)
 
-KINDS: Final = (*INPUT_KINDS.values(), *OUTPUT_KINDS.values(), INTERRUPT)
-REPLAYED: Final = frozenset({*OUTPUT_KINDS.values(), INTERRUPT})
+KINDS: Final = (*INPUT_KINDS.values(), *OUTPUT_KINDS.values(), INTERRUPT, DISK_REQUEST)
+REPLAYED: Final = frozenset({*OUTPUT_KINDS.values(), INTERRUPT, DISK_REQUEST})
 LINE_MAX: Final = 1 << 16  # bytes of a console line; a longer one is searched in pieces
 _HEX: Final = re.compile(r"(?P<byte>[0-9a-fA-F]{2})|(?P<any>\.\.)|(?P<repeat>\{\d*,?\d*\})|(?P<sign>[()|*+?])|\s+")
 
@@ -52,6 +60,11 @@ class Query:
     def needs_interrupts(self) -> bool:
         """Whether interrupts are wanted by name; they are told only then, since there are so many."""
         return INTERRUPT in self.kinds
+
+    @property
+    def needs_disks(self) -> bool:
+        """Whether requests of the guest to its disks are wanted by name."""
+        return DISK_REQUEST in self.kinds
 
     def is_behind(self, happening: Happening) -> bool:
         """Whether nothing from here on can be wanted: its time is behind the bound, and time never steps back."""
@@ -108,7 +121,7 @@ def _compiled(pattern: bytes, flags: int) -> re.Pattern[bytes]:
 
 def with_whole_lines(happenings: Iterable[Happening]) -> Iterator[Happening]:
     """The same, pieces of console output joined to lines; a line comes when it ends, or at the end."""
-    lines = _Lines()
+    lines = ConsoleLines()
     for happening in happenings:
         if isinstance(happening, Output) and happening.code == OutputKind.CONSOLE:
             yield from lines.feed(happening)
@@ -117,8 +130,8 @@ def with_whole_lines(happenings: Iterable[Happening]) -> Iterator[Happening]:
     yield from lines.rest()
 
 
-class _Lines:
-    """The line of the console that has begun."""
+class ConsoleLines:
+    """Joins pieces of console output to lines; holds the one that has begun."""
 
     def __init__(self) -> None:
         self._head: Output | None = None

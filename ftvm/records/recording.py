@@ -114,11 +114,13 @@ class Recording:
         *,
         verify: bool = True,
         interrupts: bool = False,
+        disks: bool = False,
         progress: Progress = lambda entries: None,
     ) -> Replay:
-        """The guest run again: an iterator of `ReplayedEpoch` (epoch, outputs, interrupts), to be closed (or `with`).
+        """The guest run again: an iterator of `ReplayedEpoch` to be closed (or `with`).
 
-        With `verify`, Divergence at the first epoch whose result is not the recorded one. LogError, ConfigError or
+        With `interrupts` and `disks`, also the interrupts that the guest took, and what it asked of its disks. With
+        `verify`, Divergence at the first epoch whose result is not the recorded one. LogError, ConfigError or
         ImageError when its machine cannot be built here. `progress` hears of epochs done.
         """
         from ftvm.records.replayed import Replay
@@ -130,6 +132,7 @@ class Recording:
             last=last,
             verify=verify,
             interrupts=interrupts,
+            disks=disks,
             progress=progress,
         )
 
@@ -150,13 +153,16 @@ class Recording:
         *,
         replay: bool = False,
         interrupts: bool = False,
+        disks: bool = False,
         progress: Progress = lambda entries: None,
     ) -> Iterator[Happening]:
-        """Inputs; with `replay` outputs too, with `interrupts` these too: all in the order of their positions.
+        """Inputs; with `replay` outputs too, with `interrupts` and `disks` these too: all in the order of positions.
 
         `progress` hears of epochs done.
         """
-        for _, happenings in self.walk(first, last, replay=replay, interrupts=interrupts, progress=progress):
+        for _, happenings in self.walk(
+            first, last, replay=replay, interrupts=interrupts, disks=disks, progress=progress
+        ):
             yield from happenings
 
     def walk(
@@ -166,15 +172,16 @@ class Recording:
         *,
         replay: bool = False,
         interrupts: bool = False,
+        disks: bool = False,
         progress: Progress = lambda entries: None,
     ) -> Iterator[tuple[Epoch, Sequence[Happening]]]:
         """Each epoch with what happened in it, as `happenings` says."""
-        if not (replay or interrupts):
+        if not (replay or interrupts or disks):
             for epoch in self.epochs(first, last):
                 progress(1)
                 yield epoch, epoch.inputs
             return
-        with self.replay(first, last, interrupts=interrupts, progress=progress) as epochs:
+        with self.replay(first, last, interrupts=interrupts, disks=disks, progress=progress) as epochs:
             for replayed in epochs:
                 yield replayed.epoch, replayed.happenings
 

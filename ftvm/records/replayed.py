@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`Replay`: a recording's guest run again, epoch by epoch, for what a log does not keep: outputs, and interrupts.
+"""`Replay`: a recording's guest run again, epoch by epoch, for what a log does not keep: outputs, interrupts, disks.
 
     log -> entry -> Machine.run -> compared with the log -> ReplayedEpoch: inputs, outputs, interrupts
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,7 +23,7 @@ from devices.event import Output as MachineOutput
 from ftvm.debugger import Debugger
 from ftvm.hart import BYTES_PER_TICK, Hit
 from ftvm.machine import Machine
-from ftvm.records.happening import INTERRUPTS, Epoch, Happening, Interrupt, Output, epoch_of
+from ftvm.records.happening import INTERRUPTS, DiskRequest, Epoch, Happening, Interrupt, Output, epoch_of
 from ftvm.replaying import rebuild
 from replay.batch import Recorded
 from replay.checkpoint_file import path_of
@@ -43,11 +44,12 @@ class ReplayedEpoch:
     epoch: Epoch
     outputs: tuple[Output, ...]
     interrupts: tuple[Interrupt, ...] = ()
+    disk_requests: tuple[DiskRequest, ...] = ()
 
     @property
     def happenings(self) -> list[Happening]:
-        """Inputs, then outputs and interrupts by the clock."""
-        inside: list[Happening] = [*self.outputs, *self.interrupts]
+        """Inputs, then everything else by the clock."""
+        inside: list[Happening] = [*self.outputs, *self.interrupts, *self.disk_requests]
         return [*self.epoch.inputs, *sorted(inside, key=lambda happening: happening.clock)]
 
 
@@ -66,12 +68,14 @@ class Replay:
         last: int | None = None,
         verify: bool = True,
         interrupts: bool = False,
+        disks: bool = False,
         progress: Progress = lambda entries: None,
     ) -> None:
         """`progress` hears of entries done, also of those before `first`."""
         self._first, self._last = first, last
         self._verify, self._interrupts, self._progress = verify, interrupts, progress
         self._outputs: list[Output] = []
+        self._asked: list[DiskRequest] = []
         self._event: tuple[int, Event] | None = None
         self.verified = 0
         """Epochs whose digests were compared so far."""
@@ -80,6 +84,8 @@ class Replay:
         else:
             self._start_anew(path, machine_file)
         self.machine.emit = self._emit
+        for unit, disk in enumerate(self._disks if disks else ()):
+            disk.observer = partial(self._disk_asked, unit)
 
     def _start_anew(self, path: Path, machine_file: Path | None) -> None:
         self._reader = LogReader(path)
@@ -92,6 +98,7 @@ class Replay:
             raise
         self._close: Callable[[], None] = self._close_both
         self.machine: Machine = self._rebuilt.machine
+        self._disks = self._rebuilt.disks
         try:
             state = self._reader.state()
             if state is not None:
@@ -105,6 +112,7 @@ class Replay:
         debugger = Debugger.open(path, machine_file, verify=self._verify)
         self._close = debugger.close
         self.machine = debugger.machine
+        self._disks = debugger.disks
         try:
             debugger.tell_progress(self._progress)
             timeline = debugger.timeline
@@ -122,7 +130,7 @@ class Replay:
                 return
             if entry.events:
                 self._event = (entry.sequence, entry.events[-1])
-            self._outputs = []
+            self._outputs, self._asked = [], []
             wanted = entry.sequence >= self._first
             handlers = self._watch_handlers() if self._interrupts and wanted else ()
             try:
@@ -136,7 +144,7 @@ class Replay:
             if wanted:
                 epoch = epoch_of(entry, expected)
                 taken = tuple(self._taken(epoch)) if handlers else ()
-                yield ReplayedEpoch(epoch, tuple(self._outputs), taken)
+                yield ReplayedEpoch(epoch, tuple(self._outputs), taken, tuple(self._asked))
 
     def _emit(self, sequence: int, index: int, output: MachineOutput) -> None:
         if sequence >= self._first:
@@ -145,6 +153,11 @@ class Replay:
                 Output(sequence, index, machine.clock, machine.time, output.kind, output.unit, output.data,
                        output.offset, output.durable)
             )  # fmt: skip
+
+    def _disk_asked(self, unit: int, command: str, offset: int, length: int) -> None:
+        machine = self.machine
+        place = machine.sequence, len(self._asked), machine.clock, machine.time
+        self._asked.append(DiskRequest(*place, unit, command, offset, length))
 
     def _watch_handlers(self) -> tuple[int, ...]:
         vector = self.machine.hart.registers()["stvec"]

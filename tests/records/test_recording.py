@@ -126,6 +126,20 @@ def test_interrupts_are_where_the_machine_takes_them(logs: Path) -> None:
                 assert debugger.machine.time == each.time
 
 
+def test_requests_to_the_disk_are_those_of_the_clients(logs: Path) -> None:
+    """The driver does what its clients ask for, sector by sector, in order."""
+    with Recording.open(logs / "driver.log") as recording, recording.replay(disks=True) as replay:
+        asked: list[tuple[str, int, int]] = []
+        done = []
+        for replayed in replay:
+            for event in replayed.epoch.inputs:
+                content = event.content
+                assert isinstance(content, BlockRequest)
+                asked.append((content.command, content.offset, content.length))
+            done += [(each.command, each.offset, each.length) for each in replayed.disk_requests]
+        assert done == asked and len(done) == 40
+
+
 def test_happenings_come_in_order(logs: Path) -> None:
     with Recording.open(logs / "echo.log") as recording:
         found = list(recording.happenings(replay=True))

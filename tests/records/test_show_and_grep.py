@@ -93,6 +93,7 @@ def test_grep_by_kind(logs: Path) -> None:
     assert len(grep(logs / "echo.log", "-k", "packet")) == 6
     assert len(grep(logs / "echo.log", "-k", "packet", "-k", "packet-out")) == 12, "which runs the guest"
     assert len(grep(logs / "timer.log", "-k", "interrupt")) == 11
+    assert len(grep(logs / "driver.log", "-k", "disk_request", "write")) == 25
     assert grep(logs / "timer.log", "-k", "packet") == []
     refused = ftvm("log", "grep", logs / "timer.log", "-k", "paket")
     assert refused.exit_code == 2 and "kinds are console_input, packet," in refused.stderr
