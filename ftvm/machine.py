@@ -406,18 +406,18 @@ class Machine:
             raise ValueError("the state is damaged, or not of such a machine: it has no section 'ram'")
         self._restored(named)
 
-    def restore_state(self, sections: Sections) -> None:
-        """The same for a machine whose RAM is in its place already."""
-        self._restored(dict(sections))
+    def restore_state(self, sections: Sections, *, keep_code: bool = False) -> None:
+        """The same for a machine whose RAM is in its place already; for `keep_code` see `Hart.restore`."""
+        self._restored(dict(sections), keep_code)
 
-    def _restored(self, named: dict[str, bytes]) -> None:
+    def _restored(self, named: dict[str, bytes], keep_code: bool = False) -> None:
         try:
-            self._restore(named)
+            self._restore(named, keep_code)
         except Exception as error:  # whatever damaged bytes make the parts of a machine stumble over
             name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"the state is damaged, or not of such a machine: {name}{error}") from error
 
-    def _restore(self, named: dict[str, bytes]) -> None:
+    def _restore(self, named: dict[str, bytes], keep_code: bool) -> None:
         if missing := [name for name in ("hart", "machine") if name not in named]:
             raise ValueError(f"it has no section {missing[0]!r}")
         try:
@@ -432,7 +432,7 @@ class Machine:
             for offset, content in unpack_ram(named["ram"], len(self.hart.ram)):
                 self.hart.load_ram(offset, content)
         self.hardware.restore(state["hardware"])
-        self.hart.restore(named["hart"])
+        self.hart.restore(named["hart"], keep_code=keep_code)
         self.memory.digest = state["dma"]
         if not (0 <= state["dma"] < 1 << 64 and 0 <= state["outputs"] < 1 << 32 and state["sequence"] >= 0):
             raise ValueError("its running digests or its sequence are impossible")

@@ -142,7 +142,7 @@ class Travelling:
                 else:
                     disk.zero(index * CHUNK, min(CHUNK, disk.capacity - index * CHUNK))
             disk.take_dirty()
-        self.machine.restore_state(sections)
+        self.machine.restore_state(sections, keep_code=True)
         self._series.begin(changed=True).end()
         self._stands_on(still.moment)
 

@@ -31,6 +31,7 @@ from replay.position import Position
 from replay.stills import Kept, Stills
 
 INSN_MAX: Final = 4  # an instruction moves the clock by 1 (a trap), 2 or 4
+TRAIL: Final = 128  # of the clock: how far a step back looks, since more of them are likely to follow
 WRITES: Final = 2
 SPACING: Final = 150_000_000  # of the clock, between two stills: some 0.1 s
 STILLS_MAX: Final = 256
@@ -132,6 +133,8 @@ class Timeline(Generic[Still, H]):
         self._event: tuple[int, Event] | None = None
         self._breakpoints: tuple[int, ...] = ()
         self._watched: tuple[Range, ...] = ()
+        self._trail: list[Position] = []  # positions that follow one another, the last of them in front of ...
+        self._trail_end = -1  # ... this clock
         self.stills: Stills[Still] = Stills(STILLS_MAX, machine.drop)
         self.stills.add(self._done, machine.clock, machine.keep())
         self.start = Position(self._done, machine.clock)
@@ -198,12 +201,22 @@ class Timeline(Generic[Still, H]):
         clock = self.machine.clock
         if clock <= self.start.clock:
             return self._back_to_start()
-        self.seek(self._entered_before(clock))
-        before = self.position
-        while self.step() and self.machine.clock < clock:
-            before = self.position
+        while self._trail and self._trail[-1].clock >= clock:
+            self._trail.pop()
+        if self._trail_end != clock or not self._trail:
+            self._trail = self._leading_to(clock)
+        before = self._trail.pop()
+        self._trail_end = before.clock
         self.seek(before)
         return True
+
+    def _leading_to(self, clock: int) -> list[Position]:
+        """Some positions with lower clocks: one after the other, up to the last."""
+        self.seek(self._entered_before(clock))
+        found = [self.position]
+        while self.step() and self.machine.clock < clock:
+            found.append(self.position)
+        return found
 
     def _back_to_start(self) -> bool:
         moved = self.position != self.start
@@ -211,14 +224,14 @@ class Timeline(Generic[Still, H]):
         return moved
 
     def _entered_before(self, clock: int) -> Position:
-        """A position before the last instruction that begins before this clock, in the same entry as that."""
+        """A position some instructions before this clock, in the same entry as the last of them."""
         sequence = self.entries.at_clock(clock)
         while sequence > self.entries.first and self.entries[sequence][0].clock >= clock:
             sequence -= 1
         begins = self.entries[sequence][0].clock
         if begins > clock - INSN_MAX:
             return Position(sequence - 1, begins)
-        return Position(sequence, clock - INSN_MAX)
+        return Position(sequence, max(begins, clock - TRAIL))
 
     def results(self, first: int, last: int) -> Iterator[EpochResult]:
         """Run these entries, and give what each has done; ValueError when that was interrupted."""

@@ -282,6 +282,7 @@ bool in_ram(const struct hart *, uint64_t address);
 /* pages.c */
 void pages_flush_tlb(struct hart *);
 void pages_drop_all(struct hart *);
+void pages_forget_tlb(struct hart *);
 void pages_drop_code(struct hart *, uint64_t index);
 void pages_host_writes(struct hart *, uint64_t address, uint64_t length);
 void pages_settle_writes(struct hart *);
@@ -373,7 +374,7 @@ enum { STATE_WORDS = 96 };
 uint64_t state_digest(struct hart *);
 void state_collect(struct hart *, uint64_t words[STATE_WORDS]);
 void state_look(struct hart *, uint64_t words[STATE_WORDS]);
-const char *state_install(struct hart *, const uint64_t words[STATE_WORDS]);
+const char *state_install(struct hart *, const uint64_t words[STATE_WORDS], bool keep_code);
 void state_reset(struct hart *, uint64_t pc, uint64_t a0, uint64_t a1);
 unsigned state_count(void);
 const char *state_name(unsigned word);

@@ -323,7 +323,8 @@ static PyObject *Core_restore(Core *self, PyObject *args)
     Py_buffer data;
     uint64_t words[2 + STATE_WORDS] = {0};
     const char *wrong = NULL;
-    if (!PyArg_ParseTuple(args, "y*", &data))
+    int keep_code = 0;
+    if (!PyArg_ParseTuple(args, "y*|p", &data, &keep_code))
         return NULL;
     struct hart *h = core_resting(self);
     if (h && (size_t)data.len != (2 + state_count()) * 8)
@@ -333,7 +334,7 @@ static PyObject *Core_restore(Core *self, PyObject *args)
         wrong = check_header(words);
     }
     if (h && !wrong)
-        wrong = state_install(h, words + 2);
+        wrong = state_install(h, words + 2, keep_code);
     PyBuffer_Release(&data);
     if (!h)
         return NULL;

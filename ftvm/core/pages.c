@@ -85,6 +85,14 @@ void pages_drop_all(struct hart *h)
     memset(h->fetched, 0, FETCH_ENTRIES * sizeof *h->fetched);
 }
 
+/* The hart jumps to another state: whatever came of its page tables is forgotten, translations stay as RAM is. */
+void pages_forget_tlb(struct hart *h)
+{
+    pages_settle_writes(h);
+    pages_lose_write(h);
+    memset(h->fetched, 0, FETCH_ENTRIES * sizeof *h->fetched);
+}
+
 static bool never_fires(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *hart)
 {
     return false;

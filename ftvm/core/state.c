@@ -137,8 +137,8 @@ static void install_registers(struct hart *h, const uint64_t words[STATE_WORDS])
     reg_set(h, UC_RISCV_REG_PRIV, words[PRIV]);
 }
 
-/* Returns NULL, or what is wrong with the words. */
-const char *state_install(struct hart *h, const uint64_t words[STATE_WORDS])
+/* Returns NULL, or what is wrong with the words. With `keep_code`, RAM's writers have said what they wrote (pages.c). */
+const char *state_install(struct hart *h, const uint64_t words[STATE_WORDS], bool keep_code)
 {
     if (words[PRIV] != USER && words[PRIV] != SUPERVISOR)
         return "a privilege that the guest cannot have";
@@ -160,7 +160,10 @@ const char *state_install(struct hart *h, const uint64_t words[STATE_WORDS])
     h->failed = h->paused = false;
     h->error[0] = 0;
     debug_forget(h);
-    pages_drop_all(h);
+    if (keep_code)
+        pages_forget_tlb(h);
+    else
+        pages_drop_all(h);
     return NULL;
 }
 
@@ -181,5 +184,5 @@ void state_reset(struct hart *h, uint64_t pc, uint64_t a0, uint64_t a1)
     words[TIMER] = NEVER;
     words[MMIO_DIGEST] = h->mmio_digest;
     words[EXTERNAL] = h->external;
-    state_install(h, words);
+    state_install(h, words, false);
 }
