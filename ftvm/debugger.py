@@ -16,8 +16,10 @@ from typing import Self
 from ftvm.board import RAM_BASE
 from ftvm.checkpoints import load, make
 from ftvm.config_kernel import bundled_guest
+from ftvm.disassembly import Disassembler
 from ftvm.hart import PAGE_SIZE, Hit, HitKind
 from ftvm.replaying import Rebuilt, rebuild
+from ftvm.symbol_file import symbol_file
 from ftvm.symbols import Symbols
 from ftvm.traveller import Still, Travelling
 from replay.checkpoint_file import CheckpointFile
@@ -76,10 +78,22 @@ class Debugger:
 
     @cached_property
     def symbols(self) -> Symbols:
-        """The kernel's, where it is an ELF file."""
+        """The kernel's, or those of the file that was given instead."""
         config = self.machine.config
         guest = config.kernel_path or bundled_guest(config.machine.kernel)
         return Symbols.of(guest)
+
+    def take_symbols(self, path: Path | None) -> None:
+        """Those of a System.map, an ELF file or a kernel instead of the kernel's; LogError when it has none."""
+        if path is not None:
+            self.symbols = Symbols.of(path)
+            if not self.symbols.all:
+                raise LogError(f"{path}: no symbols; an ELF file, a Linux kernel or a System.map has some")
+
+    @cached_property
+    def symbol_file(self) -> bytes:
+        """The same as an ELF file, for GDB; empty when there are none."""
+        return self.symbols.elf or (symbol_file(self.symbols.all) if self.symbols.all else b"")
 
     def tell_progress(self, progress: Callable[[int], None]) -> None:
         """On long ways, `progress` hears of entries done."""
@@ -130,20 +144,32 @@ class Debugger:
 
     def monitor(self, words: list[str]) -> str | None:
         """Commands of a debugger that need the machine; None for one that is not known."""
+        if words == ["where"]:
+            return self._tell_where()
         if words[:1] == ["digest"]:
             return self._tell_digest()
         if words[:1] == ["last-write"] and len(words) in (2, 3):
             return self._tell_last_write(self._address(words[1]), int(words[2], 0) if len(words) == 3 else 8)
         return None
 
-    def _address(self, word: str) -> int:
-        """A number, or a register as GDB writes it."""
-        if not word.startswith("$"):
-            return int(word, 0)
+    def _register(self, word: str) -> int:
         source = next((each.source for each in BY_NUMBER.values() if each.name == word[1:]), word[1:])
         if source not in (values := self.registers()):
             raise ValueError(f"there is no register {word}")
         return values[source]
+
+    def _tell_where(self) -> str:
+        pc = self.registers()["pc"]
+        function = self.symbols.name(pc)
+        instruction = Disassembler().at(pc, self.read)
+        return f"{self.timeline.position}: {f'{function}, ' if function else ''}{instruction}\n"
+
+    def _address(self, word: str) -> int:
+        """A number, a register as GDB writes it, or a symbol."""
+        if word.startswith("$"):
+            return self._register(word)
+        named = self.symbols.address(word)
+        return int(word, 0) if named is None else named
 
     def _tell_digest(self) -> str:
         if self.timeline.inside:
@@ -164,7 +190,9 @@ class Debugger:
         old = self.read(address, length)
         self.timeline.seek(here)
         who = "a device, asked by the instruction at" if hit.kind == HitKind.DEVICE else "the instruction at"
-        return f"{stop.position}: {who} pc {pc:#x}; {old.hex()} before, {old_end.hex()} now (bytes in memory order)\n"
+        name = f" ({function})" if (function := self.symbols.name(pc)) else ""
+        bytes_then = f"{old.hex()} before, {old_end.hex()} now (bytes in memory order)"
+        return f"{stop.position}: {who} pc {pc:#x}{name}; {bytes_then}\n"
 
     def close(self) -> None:
         """Release machine and log."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import json_option, log_json_option, print_json
+from ftvm.commands.options import json_option, log_json_option, print_json, symbols_option
 
 
 @click.command()
@@ -16,10 +16,18 @@ from ftvm.commands.options import json_option, log_json_option, print_json
 @click.option("--length", type=click.IntRange(1, 4096), default=8, show_default=True, help="Bytes at the address.")
 @click.option("--before", metavar="PLACE", help="The last write before this place (a clock, ENTRY:CLOCK, 1.5s, ...).")
 @click.option("--physical", is_flag=True, help="The address is a physical one.")
+@symbols_option
 @json_option
 @log_json_option
 def command(
-    log: Path, address: str, length: int, before: str | None, physical: bool, as_json: bool, log_json: bool
+    log: Path,
+    address: str,
+    length: int,
+    before: str | None,
+    physical: bool,
+    symbols: Path | None,
+    as_json: bool,
+    log_json: bool,
 ) -> None:
     """Find the last write to an address of a recorded guest: when, by which instruction, the bytes before and after.
 
@@ -33,6 +41,7 @@ def command(
     say = Say("last-write", log_json)
     with Debugger.open(log) as debugger, say.progress(log.name, len(debugger.timeline.entries)) as display:
         debugger.tell_progress(display.advance)
+        debugger.take_symbols(symbols)
         try:
             found = find_writer(debugger, address, length, before, physical)
         except ValueError as error:

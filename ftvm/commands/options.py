@@ -10,6 +10,12 @@ from typing import Any
 
 import click
 
+symbols_option = click.option(
+    "--symbols",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Names of functions and variables from this ELF file, kernel or System.map, instead of the recorded kernel.",
+)
+
 Function = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

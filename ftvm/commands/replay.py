@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftvm.commands.options import json_option, log_json_option, print_json
+from ftvm.commands.options import json_option, log_json_option, print_json, symbols_option
 
 if TYPE_CHECKING:
     from ftvm.finding import Finding
     from ftvm.replaying import Rebuilt
-    from ftvm.say import Say
     from replay.divergence import Divergence
 
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--console", is_flag=True, help="Print what the guest prints; with --live, be the guest's console.")
 @click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, until interrupted.")
+@symbols_option
 @click.option("--live", is_flag=True, help="Go on from --at with new inputs, as a new recording.")
 @click.option("--at", metavar="POSITION", help="Where to go live: ENTRY:CLOCK, end, 1.5s, output console TEXT, ...")
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="The new recording (LOG.fork1 ...).")
@@ -44,6 +44,7 @@ def command(
     machine: Path | None,
     console: bool,
     door: str | None,
+    symbols: Path | None,
     live: bool,
     at: str | None,
     record: Path | None,
@@ -58,7 +59,8 @@ def command(
     into: which side went wrong and where, to the instruction where a second run or a checkpoint of the recorder tells.
 
     With --gdb, nothing is run by itself: connect with gdb-multiarch and `target remote HOST:PORT`. `monitor help` says
-    what there is beside reverse-stepi, reverse-continue, breakpoints and watchpoints.
+    what there is beside reverse-stepi, reverse-continue, breakpoints and watchpoints. Started without a file,
+    GDB gets the kernel's symbols from here.
 
     With --live, the machine goes on from --at as `ftvm run` would run it, with its console, network and clients, until
     the guest powers off or it is stopped. The recording stays as it is; the new one names it as its parent.
@@ -78,8 +80,17 @@ def command(
     if door is not None:
         if console or as_json:
             raise click.UsageError("--gdb serves a debugger; --console and --json are for a replay")
-        serve_gdb(Say("replay", log_json), log, machine, door, verify)
+        from ftvm.commands.serving import listen, serve
+        from ftvm.debugger import Debugger
+
+        say = Say("replay", log_json)
+        server = listen(say, door)
+        with Debugger.open(log, machine, verify=verify) as debugger:
+            debugger.take_symbols(symbols)
+            serve(say, server, debugger)
         return
+    if symbols is not None:
+        raise click.UsageError("--symbols is for --gdb")
     if console and as_json:
         raise click.UsageError("--console and --json both print to standard output; choose one")
     say = Say("replay", log_json)
@@ -109,28 +120,3 @@ def command(
     if report.damage:
         say.error(report.damage)
     raise click.exceptions.Exit(0 if report.sound else 1)
-
-
-def serve_gdb(say: Say, log: Path, machine: Path | None, door: str, verify: bool) -> None:
-    """Until SIGINT or SIGTERM; a debugger that is connected then is left alone until it goes."""
-    from ftvm.debugger import Debugger
-    from replay.gdb.server import Server
-
-    host, _, port = door.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise click.UsageError(f"--gdb {door}: it is [HOST:]PORT, as in 127.0.0.1:1234")
-    try:
-        server = Server(host.strip("[]") or "127.0.0.1", int(port), say.info)
-    except OSError as error:
-        say.error(f"cannot listen at {door}: {error.strerror}")
-        raise click.exceptions.Exit(1) from None
-    with Debugger.open(log, machine, verify=verify) as debugger:
-        name, number = server.address
-        address = f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
-        say.info(f"{len(debugger.timeline.entries)} entries; waiting for GDB: target remote {address}")
-        try:
-            server.serve(debugger)
-        except KeyboardInterrupt:
-            say.info("interrupted")
-        finally:
-            server.close()

@@ -2,6 +2,7 @@
 """What GDB's `monitor` command offers here, beside what GDB can do by itself.
 
 monitor when                      where in the recording the guest stands
+monitor where                     the same, with the function and the instruction
 monitor seek PLACE                ENTRY:CLOCK, a clock, +/-CLOCK, entry N, time SECONDS, start, end, live,
                                   [next|previous|last] event|output [KIND] [TEXT] [N]
 monitor refresh                   read what has been added to a recording that is still being written

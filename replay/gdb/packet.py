@@ -11,13 +11,14 @@ latter we understand and do not send.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 PACKET_MAX: Final = 1 << 14  # bytes of payload, either way
 INTERRUPT: Final = b"\x03"
 ACK: Final = b"+"
 NAK: Final = b"-"
-_SPECIAL: Final = frozenset(b"$#}*")
+_SPECIAL: Final = re.compile(rb"[$#}*]")
 
 
 class ProtocolError(Exception):
@@ -26,13 +27,8 @@ class ProtocolError(Exception):
 
 def frame(payload: bytes) -> bytes:
     """A packet around a payload that is escaped where needed."""
-    escaped = bytearray()
-    for byte in payload:
-        if byte in _SPECIAL:
-            escaped += bytes((ord("}"), byte ^ 0x20))
-        else:
-            escaped.append(byte)
-    return b"$" + bytes(escaped) + f"#{sum(escaped) % 256:02x}".encode()
+    escaped = _SPECIAL.sub(lambda found: bytes((ord("}"), found[0][0] ^ 0x20)), payload)
+    return b"$" + escaped + b"#%02x" % (sum(escaped) % 256)
 
 
 def unescape(content: bytes) -> bytes:

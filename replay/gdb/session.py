@@ -8,6 +8,7 @@
     Z2 Z3 Z4                 watched memory: by the physical page that the address meant when it was first asked for
     G P M X                  refused: what has been recorded cannot be changed
     qRcmd                    `monitor` commands: monitor.py
+    qXfer:exec-file vFile    the guest's symbols, for a GDB that was given no file: files.py
 
 A stop is told with its reason; at either end of the recording that is `replaylog`, which GDB knows to say as such.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from replay.divergence import Divergence
+from replay.gdb.files import Files
 from replay.gdb.monitor import Monitor
 from replay.gdb.packet import PACKET_MAX
 from replay.gdb.registers import BY_NUMBER, GENERAL, target_xml
@@ -39,6 +41,9 @@ class Target(Protocol):
     timeline: Timeline[Any, Any]
     places: Places
 
+    @property
+    def symbol_file(self) -> bytes: ...
+
     def registers(self) -> Mapping[str, int]: ...
 
     def read(self, address: int, length: int, *, physical: bool = False) -> bytes: ...
@@ -59,7 +64,9 @@ class Session:
         self.ended = False
         self.talking = False
         self._physical = False
-        self._breakpoints: set[int] = set()
+        self._breakpoints: dict[int, set[int]] = {}  # address: kinds, of Z0 and Z1
+        self._files: Files | None = None
+        self._told_kind = {0: "", 1: ""}  # of a breakpoint that stops the guest, when GDB wants to hear it
         self._watched: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
         self._meant: dict[int, int] = {}  # virtual page: physical page, when it was first watched
         self._stopped = b"T05thread:01;"
@@ -141,7 +148,7 @@ class Session:
             if not start <= pc < end:
                 return None
             if pc in self._breakpoints:
-                return "swbreak:"
+                return self._breakpoint_words()
             if self.timeline.interrupted():
                 return None
         return "replaylog:end"
@@ -150,10 +157,14 @@ class Session:
         if stop.why == Why.EDGE:
             return f"replaylog:{edge}"
         if stop.why == Why.BREAKPOINT:
-            return "swbreak:"
+            return self._breakpoint_words()
         if stop.why == Why.WATCH and stop.hit is not None:
             return self._watch_words(stop.hit.address)
         return None
+
+    def _breakpoint_words(self) -> str:
+        kinds = self._breakpoints.get(self.target.registers()["pc"], {0})
+        return self._told_kind[min(kinds)]
 
     def _watch_words(self, physical: int) -> str:
         """Which of the watched places this was, by the address it was asked for with."""
@@ -180,7 +191,7 @@ class Session:
     def _insert(self, rest: str) -> bytes:
         kind, address, length = _place(rest)
         if kind in (0, 1):
-            self._breakpoints.add(address)
+            self._breakpoints.setdefault(address, set()).add(kind)
             return OK
         if kind not in _WATCH_ACCESS or not 0 < length <= 4096:
             return NOT_UNDERSTOOD
@@ -192,7 +203,13 @@ class Session:
 
     def _remove(self, rest: str) -> bytes:
         kind, address, length = _place(rest)
-        self._breakpoints.discard(address) if kind in (0, 1) else self._watched.pop((kind, address, length), None)
+        if kind in (0, 1):
+            kinds = self._breakpoints.get(address, set())
+            kinds.discard(kind)
+            if not kinds:
+                self._breakpoints.pop(address, None)
+        else:
+            self._watched.pop((kind, address, length), None)
         return OK
 
     def _ranges(self, kind: int, address: int, length: int) -> list[tuple[int, int, int]] | None:
@@ -219,11 +236,29 @@ class Session:
 
     # -- talk ---------------------------------------------------------------------------------------------------------
 
-    def _supported(self, _: str) -> bytes:
+    def _supported(self, rest: str) -> bytes:
+        """GDB says what it understands: a stop is only told with reasons that it knows."""
+        theirs = rest.lstrip(":").split(";")
+        self._told_kind = {
+            kind: f"{name}:" if f"{name}+" in theirs else "" for kind, name in enumerate(("swbreak", "hwbreak"))
+        }
+        file = "qXfer:exec-file:read+;" if self.target.symbol_file else ""
         return (
-            f"PacketSize={PACKET_MAX:x};qXfer:features:read+;ReverseStep+;ReverseContinue+;swbreak+;hwbreak+;"
+            f"PacketSize={PACKET_MAX:x};qXfer:features:read+;{file}ReverseStep+;ReverseContinue+;swbreak+;hwbreak+;"
             "vContSupported+;QStartNoAckMode+"
         ).encode()
+
+    def _executable(self, rest: str) -> bytes:
+        return self.files.name_part(rest.partition(":")[2])
+
+    def _file(self, rest: str) -> bytes:
+        return self.files.handle(rest)
+
+    @property
+    def files(self) -> Files:
+        """What can be fetched from here."""
+        self._files = self._files or Files(self.target.symbol_file, READ_MAX)
+        return self._files
 
     def _features(self, rest: str) -> bytes:
         name, _, span = rest.partition(":")
@@ -272,6 +307,8 @@ def _always(reply: bytes) -> Callable[[Session, str], bytes]:
 _HANDLERS: Final[tuple[tuple[str, Callable[[Session, str], bytes]], ...]] = (
     ("qSupported", Session._supported),
     ("qXfer:features:read:", Session._features),
+    ("qXfer:exec-file:read:", Session._executable),
+    ("vFile:", Session._file),
     ("QStartNoAckMode", Session._no_acks),
     ("qRcmd,", Session._command),
     ("qAttached", _always(b"1")),

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +14,11 @@ import pytest
 
 from ftvm.guests import catalog
 from replay.gdb.packet import PacketReader, frame
+from tests.travel.gdb import FLUSH, WAIT_S, Served
+from tests.travel.gdb import served as serving
 from tests.travel.recorded import record_driver
 
 pytestmark = pytest.mark.timeout(240)
-
-GDB = "gdb-multiarch"
-WAIT_S = 60
-
-
-def gdb_or_skip() -> None:
-    """CI has it; elsewhere its absence is told."""
-    if shutil.which(GDB) is None:
-        words = f"{GDB} is not installed (apt-get install gdb-multiarch)"
-        pytest.fail(words) if os.environ.get("CI") else pytest.skip(words)
 
 
 @pytest.fixture(scope="module")
@@ -37,48 +26,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record_driver(tmp_path_factory.mktemp("gdb") / "driver.log")
 
 
-class Served:
-    """`ftvm replay LOG --gdb` in a process."""
-
-    def __init__(self, log: Path, directory: Path) -> None:
-        self.directory = directory
-        self._errors = directory / "replay.err"
-        command = [sys.executable, "-m", "ftvm.cli", "replay", str(log), "--gdb", "127.0.0.1:0"]
-        with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
-        end = time.monotonic() + WAIT_S
-        while (found := re.search(r"target remote (\S+):(\d+)", self.said)) is None:
-            assert time.monotonic() < end and self.process.poll() is None, self.said
-            time.sleep(0.05)
-        self.port = int(found[2])
-
-    @property
-    def said(self) -> str:
-        return self._errors.read_text()
-
-    def gdb(self, *commands: str) -> str:
-        """What GDB prints while it runs these commands."""
-        script = self.directory / "script.gdb"
-        start = ["set pagination off", "set confirm off", f"target remote 127.0.0.1:{self.port}"]
-        script.write_text("\n".join([*start, *commands, "detach", ""]))
-        guest = catalog.find("blockd")
-        assert guest is not None
-        done = subprocess.run(
-            [GDB, "-nx", "-batch", "-x", script, guest.path], capture_output=True, text=True, timeout=WAIT_S * 2
-        )
-        return done.stdout + done.stderr
-
-
 @pytest.fixture
 def served(log: Path, tmp_path: Path) -> Iterator[Served]:
-    gdb_or_skip()
-    server = Served(log, tmp_path)
-    yield server
-    server.process.terminate()
-    server.process.wait()
-
-
-FLUSH = "maintenance flush register-cache"
+    guest = catalog.find("blockd")
+    assert guest is not None
+    with serving(["replay", log, "--gdb", "127.0.0.1:0"], tmp_path, guest.path) as server:
+        yield server
 
 
 def test_symbols_breakpoints_and_steps_in_both_directions(served: Served) -> None:
