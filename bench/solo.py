@@ -10,7 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftvm.checkpointing import Keep
 from ftvm.config import MachineConfig, load
+from ftvm.config_text import to_toml
 from ftvm.gate import Gate
 from ftvm.image import load_image
 from ftvm.live import Live
@@ -87,7 +89,8 @@ class Slice:
 class Solo:
     """A guest on a machine of its own, described by the text of a machine file."""
 
-    def __init__(self, directory: Path, text: str, log: Path | None = None) -> None:
+    def __init__(self, directory: Path, text: str, log: Path | None = None, keep: Keep | None = None) -> None:
+        """`keep`: with checkpoints beside the log."""
         config = settled(directory, text)
         image = load_image(config)
         self.world = SimulatedWorld()
@@ -96,7 +99,8 @@ class Solo:
         self._live = Live(self.machine, self.world, Gate(self.world, time.perf_counter, lambda: 0), time.perf_counter)
         self._recording: Recording | None = None
         if log is not None:
-            self._recording = Recording.begin(log, header_of(config, image, b""), self.machine, [])
+            text = to_toml(config).encode()
+            self._recording = Recording.begin(log, header_of(config, image, text), self.machine, self.disks, keep=keep)
             self._live.recorder = self._recording
 
     def run(self, seconds: float) -> Slice:

@@ -4,7 +4,8 @@
 A recording starts with the disks' contents when they hold anything (a log cannot contain what was on a disk before),
 and with the machine's state when it does not start at power-on. The live side writes it. When a backup goes live, it
 cuts what the dead primary had written and this side never received, and adds what this side has executed and the
-primary had not yet written: so one file holds the surviving history.
+primary had not yet written: so one file holds the surviving history. Checkpoints beside it, in `LOG.ckpt`, are cut in
+the same way (ftvm/checkpointing.py).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from ftvm.checkpointing import Changes, Checkpointer, Keep
+from ftvm.chunk_snapshot import FollowedDisk
 from ftvm.config import MachineConfig
 from ftvm.hart import BYTES_PER_TICK
 from ftvm.image import LoadedImage
 from ftvm.machine import ENGINE, Machine
 from ftvm.scratch_disk import Chunked, pack_disks
+from replay.checkpoint_file import path_of
 from replay.entry import Entry, EpochResult
 from replay.errors import LogError
 from replay.header import LogHeader
@@ -47,10 +51,17 @@ def keep_aside(path: Path) -> Path | None:
     taken = (path.with_name(f"{path.name}.{number}") for number in count(1))
     aside = next(candidate for candidate in taken if not candidate.exists())
     path.rename(aside)
+    checkpoints = path_of(path)
+    if checkpoints.exists():
+        checkpoints.rename(path_of(aside))
     return aside
 
 
 NOTHING_LACKS: Final = (1 << 64) - 1  # where there is no recording to go on with, a backup need not keep results
+
+
+class RecordedDisk(Chunked, FollowedDisk, Protocol):
+    """A disk whose contents a recording begins with, and whose changes its checkpoints hold."""
 
 
 class Recording:
@@ -60,9 +71,15 @@ class Recording:
     machine runs on: for a pair, availability comes first. Without, `LogError` is raised.
     """
 
-    def __init__(self, writer: LogWriter, on_failure: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        writer: LogWriter,
+        on_failure: Callable[[str], None] | None = None,
+        checkpoints: Checkpointer | None = None,
+    ) -> None:
         self.writer = writer
         self.failed = False
+        self.checkpoints = checkpoints
         self._on_failure = on_failure
 
     @classmethod
@@ -71,27 +88,44 @@ class Recording:
         path: Path,
         header: LogHeader,
         machine: Machine,
-        disks: Sequence[Chunked],
+        disks: Sequence[RecordedDisk],
         replace: bool = False,
         on_failure: Callable[[str], None] | None = None,
+        keep: Keep | None = None,
     ) -> Recording:
         """A new recording from the machine's present state; LogError when the file exists or cannot be made."""
         writer = LogWriter(path, header, replace=replace)
+        path_of(path).unlink(missing_ok=True)  # of a recording that was here before
         sections = pack_disks(disks)
         if machine.sequence:
             sections = machine.save() + sections
         if sections:
             writer.write_state(machine.sequence, sections)
-        return cls(writer, on_failure)
+        checkpoints = None if keep is None else Checkpointer.begin(path, header, machine, disks, keep)
+        return cls(writer, on_failure, checkpoints)
 
     @classmethod
     def go_on(
-        cls, path: Path, header: LogHeader, executed: int, on_failure: Callable[[str], None] | None = None
+        cls,
+        path: Path,
+        header: LogHeader,
+        machine: Machine,
+        disks: Sequence[RecordedDisk],
+        on_failure: Callable[[str], None] | None = None,
+        keep: Keep | None = None,
+        changes: Changes | None = None,
     ) -> Recording:
-        """An existing recording, cut behind entry `executed`."""
+        """An existing recording, cut behind what the machine has executed.
+
+        `changes`: what the machine has changed since it began to follow; without it, the next checkpoint holds all.
+        """
         writer = LogWriter.resume(path, header)
-        writer.truncate_after(executed)
-        return cls(writer, on_failure)
+        base = writer.base
+        writer.truncate_after(machine.sequence)
+        checkpoints = None
+        if keep is not None:
+            checkpoints = Checkpointer.go_on(path, header, machine, disks, keep, changes, base)
+        return cls(writer, on_failure, checkpoints)
 
     def catch_up(self, recent: Sequence[tuple[Entry, EpochResult]]) -> None:
         """Add what was executed and is not in the file yet; a failure when something between is missing."""
@@ -114,6 +148,8 @@ class Recording:
     def append(self, entry: Entry, result: EpochResult, now: float) -> None:
         """One epoch."""
         self._guard(lambda: self.writer.append(entry, result, now))
+        if self.checkpoints is not None:
+            self.checkpoints.after(result)
 
     def tick(self, now: float) -> None:
         """Write what has waited long enough."""
@@ -124,13 +160,20 @@ class Recording:
         self._guard(self.writer.flush)
 
     def close(self) -> None:
-        """The recording ends in order."""
+        """The recording ends in order; the machine is still there."""
+        self._end_checkpoints(final=not self.failed)
         self._guard(self.writer.close)
 
     def abandon(self) -> None:
         """Write nothing more, not even what waits: another side goes on with the file."""
         self.failed = True
         self.writer.abandon()
+        self._end_checkpoints(final=False)
+
+    def _end_checkpoints(self, *, final: bool) -> None:
+        checkpoints, self.checkpoints = self.checkpoints, None
+        if checkpoints is not None:
+            checkpoints.close(final=final)
 
     def _guard(self, step: Callable[[], object]) -> None:
         if self.failed:
@@ -142,4 +185,5 @@ class Recording:
                 raise
             self.failed = True
             self.writer.abandon()
+            self._end_checkpoints(final=False)
             self._on_failure(f"the recording ends here: {error}")

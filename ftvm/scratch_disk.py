@@ -39,6 +39,7 @@ class ScratchDisk:
         self.flushes = 0
         self.observer: Observer | None = None
         """Hears of every request of the guest."""
+        self.before_change: Callable[[int, int], None] | None = None  # see ftvm/chunk_snapshot.py
 
     @property
     def capacity(self) -> int:
@@ -57,6 +58,7 @@ class ScratchDisk:
     def write(self, offset: int, data: bytes) -> None:
         """Store `data` at `offset`."""
         self._tell("write", offset, len(data))
+        self._about_to_change(offset, len(data))
         done = 0
         for index, start, end in _spans(offset, len(data)):
             self._own(index)[start:end] = data[done : done + end - start]
@@ -80,6 +82,7 @@ class ScratchDisk:
         self._zero(offset, length)
 
     def _zero(self, offset: int, length: int) -> None:
+        self._about_to_change(offset, length)
         for index, start, end in _spans(offset, length):
             if end - start == CHUNK:
                 self._chunks.pop(index, None)
@@ -91,6 +94,10 @@ class ScratchDisk:
     def _tell(self, command: str, offset: int, length: int) -> None:
         if self.observer is not None:
             self.observer(command, offset, length)
+
+    def _about_to_change(self, offset: int, length: int) -> None:
+        if self.before_change is not None and length:
+            self.before_change(offset // CHUNK, (offset + length - 1) // CHUNK)
 
     def _own(self, index: int) -> bytearray:
         """A chunk that may be written to."""
@@ -131,6 +138,10 @@ class ScratchDisk:
         start = index * CHUNK
         return self.read(start, min(CHUNK, self._capacity - start))
 
+    def peek_chunk(self, index: int) -> bytes:
+        """The same, in any thread, of a chunk that nobody is changing."""
+        return self.read_chunk(index)
+
     def write_chunk(self, index: int, data: bytes) -> None:
         """Put one chunk in place; ValueError when it does not fit."""
         if not 0 <= index * CHUNK < self._capacity or len(data) != min(CHUNK, self._capacity - index * CHUNK):
@@ -139,6 +150,7 @@ class ScratchDisk:
 
     def clear(self) -> None:
         """All zero."""
+        self._about_to_change(0, self._capacity)
         self._chunks.clear()
 
 

@@ -102,11 +102,14 @@ def path_of(log: Path) -> Path:
 class CheckpointFile:
     """The checkpoints of a file that are whole, in order. Not for several threads at once."""
 
-    def __init__(self, path: Path, log: LogHeader | None = None) -> None:
-        """StateLost when it cannot be read, LogError when it belongs to another recording than `log`."""
+    def __init__(self, path: Path, log: LogHeader | None = None, fd: int | None = None) -> None:
+        """StateLost when it cannot be read, LogError when it belongs to another recording than `log`.
+
+        `fd` is the file opened already, to be closed with this.
+        """
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
         except OSError as failure:
             raise StateLost(f"cannot open {path}: {failure.strerror}") from None
         self.checkpoints: list[Checkpoint] = []

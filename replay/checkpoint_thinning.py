@@ -9,8 +9,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 from replay.checkpoint_file import NONE, Blob, Checkpoint, CheckpointFile, Layer, Mark
@@ -32,6 +31,15 @@ class _Merged:
     def mark(self) -> Mark:
         return self.checkpoint.mark
 
+    def inherit(self, gone: _Merged) -> None:
+        """Take over what the one before holds and this one does not."""
+        if self.mark.full:
+            return
+        for name, pieces in gone.layers.items():
+            self.layers[name] = pieces | self.layers.get(name, {})
+        mark = replace(self.mark, full=gone.mark.full)
+        self.checkpoint = replace(self.checkpoint, mark=mark)
+
     def size(self) -> int:
         """About how many bytes it takes in the file."""
         pieces = (piece for layer in self.layers.values() for piece in layer.values())
@@ -39,12 +47,15 @@ class _Merged:
         return content + sum(place.length for _, place, _ in self.checkpoint.sections)
 
 
-def rewrite(path: Path, size_max: int, count_max: int) -> CheckpointWriter:
-    """A writer that goes on with the file once it is no larger, as far as that can be done. LogError."""
-    old = CheckpointFile(path)
+def thinned(before: CheckpointWriter, size_max: int, count_max: int) -> CheckpointWriter:
+    """A writer that goes on with a file well below that size, if it can be done, in its place. LogError.
+
+    `before` is to be closed then.
+    """
+    old = before.reader()
     try:
         kept = list(_thinned(old, size_max, count_max))
-        writer = CheckpointWriter(path, old.header)
+        writer = CheckpointWriter(before.path, old.header)
         try:
             for merged in kept:
                 _write(old, writer, merged)
@@ -60,23 +71,24 @@ def rewrite(path: Path, size_max: int, count_max: int) -> CheckpointWriter:
 def _thinned(file: CheckpointFile, size_max: int, count_max: int) -> list[_Merged]:
     kept = [_Merged(each, {name: _pieces(layer) for name, layer in each.layers.items()}) for each in file.checkpoints]
     sizes = [merged.size() for merged in kept]
+    size_max = max(size_max // 2, _target(kept, size_max))
     while len(kept) > 1 and (sum(sizes) > size_max or len(kept) > count_max):
         gone = cheapest([0, *(merged.mark.clock for merged in kept)]) - 1
         heir = kept[gone + 1]
-        if not heir.mark.full:
-            for name, pieces in kept[gone].layers.items():
-                heir.layers[name] = pieces | heir.layers.get(name, {})
-            full = kept[gone].mark.full
-            heir.checkpoint = _as(heir.checkpoint, full)
+        heir.inherit(kept[gone])
         sizes[gone + 1] = heir.size()
         del kept[gone], sizes[gone]
     return kept
 
 
-def _as(checkpoint: Checkpoint, full: bool) -> Checkpoint:
-    mark = checkpoint.mark
-    mark = Mark(mark.sequence, mark.clock, mark.digest, full)
-    return Checkpoint(mark, checkpoint.offset, checkpoint.size, checkpoint.sections, checkpoint.layers)
+def _target(kept: list[_Merged], size_max: int) -> int:
+    """What is common to all of them (and cannot go), and a third of the room beside it."""
+    everything = _Merged(kept[0].checkpoint, dict(kept[0].layers))
+    for merged in kept[1:]:
+        for name, pieces in merged.layers.items():
+            everything.layers[name] = everything.layers.get(name, {}) | pieces
+    least = everything.size()
+    return least + (size_max - least) // 3
 
 
 def _pieces(layer: Layer) -> dict[int, Piece]:

@@ -19,7 +19,7 @@ from zlib import crc32
 import lz4.block
 
 from replay.checkpoint_file import FULL, HEAD, HEAD_SIZE, MAGIC, Blob, CheckpointFile, Layer, Mark, pack_index
-from replay.errors import LogError
+from replay.errors import LogBusy, LogError
 from replay.header import LogHeader
 from replay.record import CHECK, frame_preamble
 
@@ -51,7 +51,7 @@ class CheckpointWriter:
     def go_on(cls, path: Path, header: LogHeader, last: int) -> Self | None:
         """An existing file, cut behind the checkpoints of entries up to `last`; None when there is none of use.
 
-        LogError when another process writes it.
+        LogBusy when another process writes it, LogError when it cannot be written.
         """
         try:
             found = CheckpointFile(path, header)
@@ -71,6 +71,9 @@ class CheckpointWriter:
         try:
             fcntl.flock(writer._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(writer._fd, writer.size)
+        except BlockingIOError:
+            os.close(writer._fd)
+            raise LogBusy(f"{path}: another process writes it") from None
         except OSError as error:
             os.close(writer._fd)
             raise LogError(f"{path}: {error.strerror}") from None
@@ -88,16 +91,19 @@ class CheckpointWriter:
         self._sections.append((name, self._blob(data), len(data)))
 
     def pieces(self, name: str, size: int, per: int, numbers: Sequence[int], content: bytes | memoryview) -> None:
-        """Pieces of a layer, `per` to a group; only the last call for a layer may bring part of a group."""
+        """Pieces of a layer, `per` to a group. Only the last one of a layer may be short, unless each is a group."""
         layer = self._layer(name, size, per)
-        view = memoryview(content)
         layer.numbers.extend(numbers)
-        for start in range(0, len(view), size * per):
-            layer.groups.append(self._blob(view[start : start + size * per]))
+        rest = self._rest.setdefault(name, bytearray())
+        rest += content
+        whole = len(rest) if per == 1 else len(rest) // (size * per) * (size * per)
+        for start in range(0, whole, size * per):
+            layer.groups.append(self._blob(rest[start : min(start + size * per, whole)]))
+        del rest[:whole]
 
     def group(self, name: str, size: int, per: int, numbers: Sequence[int], stored: bytes) -> None:
         """A whole group as another file has stored it; `numbers` are `per`, some NONE."""
-        assert len(numbers) == per
+        assert len(numbers) == per and not self._rest.get(name)
         layer = self._layer(name, size, per)
         layer.numbers.extend(numbers)
         layer.groups.append(self._append(stored))
@@ -108,6 +114,9 @@ class CheckpointWriter:
 
     def commit(self, mark: Mark) -> int:
         """It is whole; its size in the file."""
+        for name, rest in self._rest.items():
+            if rest:
+                self._layers[name].groups.append(self._blob(rest))
         index = pack_index(self._sections, self._layers)
         self._put(index)
         size = self._at - self.size - HEAD_SIZE
@@ -119,6 +128,10 @@ class CheckpointWriter:
         self.count, self.last = self.count + 1, mark.sequence
         self.appear()
         return grown
+
+    def reader(self) -> CheckpointFile:
+        """What is whole so far, whatever has been put in the file's place since."""
+        return CheckpointFile(self.path, fd=os.dup(self._fd))
 
     def close(self) -> None:
         """What is whole stays."""
@@ -149,11 +162,12 @@ class CheckpointWriter:
     def _fresh(self) -> None:
         self._sections: list[tuple[str, Blob, int]] = []
         self._layers: dict[str, Layer] = {}
+        self._rest: dict[str, bytearray] = {}  # pieces that do not fill a group yet
 
     def _layer(self, name: str, size: int, per: int) -> Layer:
         return self._layers.setdefault(name, Layer(size, per, array("I"), array("I")))
 
-    def _blob(self, data: bytes | memoryview) -> Blob:
+    def _blob(self, data: bytes | bytearray) -> Blob:
         return self._append(lz4.block.compress(data, store_size=False))
 
     def _append(self, stored: bytes) -> Blob:

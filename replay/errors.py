@@ -22,3 +22,7 @@ class LogDamaged(LogError):
 
 class StateLost(LogError):
     """A kept state cannot be read any more: its file is damaged there. The machine is as it was."""
+
+
+class LogBusy(LogError):
+    """Another process writes this file (still): try again."""

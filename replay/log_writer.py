@@ -72,6 +72,7 @@ class LogWriter:
         self.last_sequence: int | None = None  # of the last entry appended, or of the checkpoint it starts from
         self.written_sequence: int | None = None  # of the last entry handed to write(2)
         self.size = 0  # of the file, in bytes
+        self.base = 0  # of the checkpoint that it starts from
         self._fd = fd
         self._sync = sync
         self._encoder = BatchEncoder(header.rate)
@@ -94,6 +95,7 @@ class LogWriter:
         self.cut = scan.tail
         self.entries, self.last_sequence = scan.entries, scan.last_sequence
         self.written_sequence = scan.last_sequence
+        self.base = scan.state_sequence or 0
         self._cut_at(min(end, scan.end))
 
     @property
@@ -157,7 +159,7 @@ class LogWriter:
         assert self.last_sequence is None, "a checkpoint comes before all entries"
         for data in state_records(sequence, sections):
             self._write(data)
-        self.last_sequence = self.written_sequence = sequence
+        self.last_sequence = self.written_sequence = self.base = sequence
 
     def truncate_after(self, sequence: int) -> None:
         """Forget every entry after `sequence`, so that the next one is `sequence` + 1."""

@@ -39,6 +39,25 @@ listen_option = click.option(
 )
 
 
+def _checkpoints(context: click.Context, option: click.Parameter, text: str) -> int:
+    from ftvm.config_values import parse_size
+
+    try:
+        return 0 if text == "none" else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, or none") from None
+
+
+checkpoints_option = click.option(
+    "--checkpoints",
+    metavar="SIZE",
+    default="256 MiB",
+    show_default=True,
+    callback=_checkpoints,
+    help="With --record: room for LOG.ckpt, by which the recording opens anywhere at once; none: without.",
+)
+
+
 def pair_options(function: Function) -> Function:
     """NAME or --state-dir: an existing pair (see `ftvm.state_dir.find`)."""
     return click.argument("name", required=False)(state_dir_option(function))

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import log_json_option, machine_argument, state_dir_option
+from ftvm.commands.options import checkpoints_option, log_json_option, machine_argument, state_dir_option
 
 
 @click.command()
 @machine_argument
 @state_dir_option
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Record the surviving history to LOG.")
+@checkpoints_option
 @click.option("--unprotected", is_flag=True, help="Open the services before a backup is in sync.")
 @log_json_option
-def command(machine: Path, state_dir: Path | None, record: Path | None, unprotected: bool, log_json: bool) -> None:
+def command(
+    machine: Path, state_dir: Path | None, record: Path | None, checkpoints: int, unprotected: bool, log_json: bool
+) -> None:
     """Run a pair of virtual machines on this host until its guest powers off, or until stopped.
 
     A pair that is running already, because its launcher was killed, is adopted. SIGTERM and Ctrl-C stop it in order.
@@ -34,7 +37,9 @@ def command(machine: Path, state_dir: Path | None, record: Path | None, unprotec
     lock = state.lock()
     try:
         recording = record.absolute() if record is not None else None
-        launcher = Launcher(state, config, say, lambda: services_of(config, state), recording, unprotected, log_json)
+        launcher = Launcher(
+            state, config, say, lambda: services_of(config, state), recording, unprotected, log_json, checkpoints
+        )
         signal.signal(signal.SIGTERM, lambda *_: launcher.stop())
         signal.signal(signal.SIGINT, lambda *_: launcher.stop())
         code = launcher.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import listen_option, log_json_option, machine_argument, state_dir_option
+from ftvm.commands.options import checkpoints_option, listen_option, log_json_option, machine_argument, state_dir_option
 
 
 @click.command()
@@ -16,6 +16,7 @@ from ftvm.commands.options import listen_option, log_json_option, machine_argume
 @click.option("--member", type=click.Choice(["a", "b"]), default="a", show_default=True, help="Which side this is.")
 @listen_option
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Record to LOG while this side lives.")
+@checkpoints_option
 @click.option("--unprotected", is_flag=True, help="Open the services before a backup is in sync.")
 @log_json_option
 def command(
@@ -24,6 +25,7 @@ def command(
     member: str,
     listen: str | None,
     record: Path | None,
+    checkpoints: int,
     unprotected: bool,
     log_json: bool,
 ) -> None:
@@ -46,6 +48,7 @@ def command(
         listen=listen,
         own_services=True,
         record=record.absolute() if record is not None else None,
+        checkpoints=checkpoints,
         open_at_once=unprotected,
         last_term=last_term_for(member, config, state),
     )

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import log_json_option, machine_argument, state_dir_option
+from ftvm.commands.options import checkpoints_option, log_json_option, machine_argument, state_dir_option
 
 
 @click.command()
 @machine_argument
 @state_dir_option
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Record everything to LOG.")
+@checkpoints_option
 @log_json_option
-def command(machine: Path, state_dir: Path | None, record: Path | None, log_json: bool) -> None:
+def command(machine: Path, state_dir: Path | None, record: Path | None, checkpoints: int, log_json: bool) -> None:
     """Run one virtual machine, without a backup, until its guest powers off or it is stopped.
 
     Exit code 0 when the guest switched itself off or was stopped (SIGTERM, Ctrl-C, `ftvm stop`), 1 when it failed.
@@ -43,6 +44,7 @@ def command(machine: Path, state_dir: Path | None, record: Path | None, log_json
             member,
             services=open_services(config, state),
             record=record.absolute() if record is not None else None,
+            checkpoints=checkpoints,
             open_at_once=True,
             alone=True,
             last_term=last_term,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import xxhash
@@ -49,6 +50,8 @@ class BarrierDisk:
         self._failure: DiskFailure | None = None
         self._dirty: set[int] | None = None
         self._spill: Spill | None = None
+        self.before_change: Callable[[int, int], None] | None = None
+        """Hears of the first and the last chunk of each change, before it is made (ftvm/chunk_snapshot.py)."""
 
     # -- the guest's accesses -------------------------------------------------------------------------------------
 
@@ -60,11 +63,14 @@ class BarrierDisk:
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes."""
         self.check()
-        over = self._overlapping(offset, length) if self._queue else ()
         try:
-            data = self._storage.read(offset, length)
+            return self._read(offset, length)
         except OSError as error:
             raise self._fail(error) from error
+
+    def _read(self, offset: int, length: int) -> bytes:
+        over = self._overlapping(offset, length) if self._queue else ()
+        data = self._storage.read(offset, length)
         return _lay_over(data, offset, over) if over else data
 
     def write(self, offset: int, data: bytes) -> None:
@@ -90,9 +96,12 @@ class BarrierDisk:
     def _change(self, operation: Operation) -> None:
         self.check()
         self._unsynced = True
-        if self._dirty is not None and operation.length:
-            last = (operation.offset + operation.length - 1) // CHUNK
-            self._dirty.update(range(operation.offset // CHUNK, last + 1))
+        if operation.length:
+            first, last = operation.offset // CHUNK, (operation.offset + operation.length - 1) // CHUNK
+            if self.before_change is not None:
+                self.before_change(first, last)
+            if self._dirty is not None:
+                self._dirty.update(range(first, last + 1))
         if self._queue:
             self._enqueue(operation)
         else:
@@ -224,6 +233,11 @@ class BarrierDisk:
         """One chunk; the last one may be short."""
         offset = index * CHUNK
         return self.read(offset, min(CHUNK, self.capacity - offset))
+
+    def peek_chunk(self, index: int) -> bytes:
+        """The same for a bystander, in any thread, of a chunk that nobody is changing; OSError, which is only its."""
+        offset = index * CHUNK
+        return self._read(offset, min(CHUNK, self.capacity - offset))
 
     def write_chunk(self, index: int, data: bytes) -> None:
         """The inverse of `read_chunk`; keeps the image sparse. ValueError when it does not fit."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ftvm.arbiter.arbiter import ArbiterError, Grant
+from ftvm.checkpointing import SIZE_MAX
 from ftvm.config import MachineConfig
 from ftvm.pair import side_log
 from ftvm.pair.cold_start import arbiter_of, first_primary
@@ -80,8 +81,10 @@ class Launcher:
         record: Path | None = None,
         unprotected: bool = False,
         log_json: bool = False,
+        checkpoints: int = SIZE_MAX,
     ) -> None:
         """`services` opens the listening sockets, or gets them from a living side."""
+        self._checkpoints = checkpoints
         self.state = state
         self.config = config
         self._say = say
@@ -295,7 +298,8 @@ class Launcher:
     def _spawn(self, member: str, join: str | None) -> None:
         arguments = ["--state-dir", str(self.state.path), "--member", member]
         arguments += ["--join", join] if join is not None else []
-        arguments += ["--record", str(self._record)] if self._record is not None else []
+        if self._record is not None:
+            arguments += ["--record", str(self._record), "--checkpoints", str(self._checkpoints)]
         arguments += ["--unprotected"] if self._unprotected else []
         arguments += ["--log-json"] if self._log_json else []
         descriptors = [sock.fileno() for sock in self._services]

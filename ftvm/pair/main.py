@@ -55,6 +55,7 @@ def main(arguments: list[str], services: Sequence[int] = ()) -> int:
     parser.add_argument("--join")
     parser.add_argument("--services", default="")
     parser.add_argument("--record", type=Path)
+    parser.add_argument("--checkpoints", type=int, default=0, metavar="BYTES")
     parser.add_argument("--unprotected", action="store_true")
     parser.add_argument("--log-json", action="store_true")
     given = parser.parse_args(arguments)
@@ -68,6 +69,7 @@ def main(arguments: list[str], services: Sequence[int] = ()) -> int:
         join=given.join,
         services=inherit(services or [int(fd) for fd in given.services.split(",") if fd]),
         record=given.record,
+        checkpoints=given.checkpoints,
         open_at_once=given.unprotected,
     )
     return run_side(state, options, Say(given.member, given.log_json))

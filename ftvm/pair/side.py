@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ftvm.alarms import Alarms
+from ftvm.checkpointing import SIZE_MAX, Changes, Keep
 from ftvm.config import MachineConfig
 from ftvm.config_keys import load_keys
 from ftvm.config_text import to_toml
@@ -59,7 +60,7 @@ from replay.errors import LogError
 RECEIVER_S = 5.0  # for the receiving thread to notice that this side ends
 
 
-SWITCH_S = 1e-4  # an entry that arrives is acknowledged although the guest's thread is inside Python
+SWITCH_S = 1e-4  # an entry is acknowledged, and the guest goes on, although another thread is inside Python
 
 
 class ExitCode(IntEnum):
@@ -90,6 +91,7 @@ class Options:
     services: Sequence[socket.socket] = ()  # listening sockets of the block service
     own_services: bool = False  # open the block service's sockets here, on going live, instead of inheriting them
     record: Path | None = None
+    checkpoints: int = SIZE_MAX  # bytes that they may take beside the recording; 0: none
     open_at_once: bool = False  # open the services before a backup is in sync
     alone: bool = False  # take no backup
     last_term: int | None = None  # the arbiter's latest when this side's images were found to be the newest
@@ -126,6 +128,9 @@ class Side:
         )
         self.chores: list[Callable[[], None]] = []  # what else is to be looked after every now and then
         self._recording: Recording | None = None
+        self._changes: Changes | None = (
+            None  # since this side follows, for the checkpoints of a recording it goes on with
+        )
         self._status = StatusWriter(state, options.member, config.name, background=True)
         self._arbiter = arbiter_of(config, state)
         self._ledger = ImageLedger(state.side(options.member), config.name)
@@ -264,6 +269,7 @@ class Side:
 
     def _housekeep(self) -> None:
         self._disks.check()
+        self._follow_changes()
         self._hang_up()
         turn_over(self._state.side(self.options.member))
         if self._block is not None:
@@ -273,6 +279,15 @@ class Side:
         if self._late and self._world.opened:
             self._open_services()
         self._status.update(time.monotonic(), **self.report())
+
+    def _follow_changes(self) -> None:
+        if self._keep is not None and self._changes is None and self.member.role is Role.BACKUP:
+            self._changes = Changes(self._machine, self._disks.images)
+
+    @property
+    def _keep(self) -> Keep | None:
+        wanted = self.options.record is not None and self.options.checkpoints > 0
+        return Keep(self.options.checkpoints, self._say.warning) if wanted else None
 
     def _hang_up(self) -> None:
         """Once live, call the old primary's address no longer: this side itself may listen there by now."""
@@ -383,9 +398,15 @@ class Side:
         if machine.sequence == 0 or origin is not None:
             if (aside := keep_aside(path)) is not None:
                 self._say.info(f"{path} holds an earlier recording: kept as {aside}")
-            self._recording = Recording.begin(path, header, machine, self._disks.images, True, self.member.alarm)
+            self._recording = Recording.begin(
+                path, header, machine, self._disks.images, True, self.member.alarm, self._keep
+            )
         else:
-            self._recording = Recording.go_on(path, header, machine.sequence, self.member.alarm)
+            self._recording = Recording.go_on(
+                path, header, machine, self._disks.images, self.member.alarm, self._keep, self._changes
+            )
+        if self._keep is not None:
+            sys.setswitchinterval(SWITCH_S)
         return self._recording
 
     def _notice(self, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from devices.event import Event
 from ftvm.board import RAM_BASE
+from ftvm.checkpointing import Keep
 from ftvm.config import MachineConfig
 from ftvm.config_text import to_toml
 from ftvm.debugger import Debugger
@@ -27,10 +28,12 @@ READ, WRITE = 0, 1  # NBD's commands
 class RecordedBox(Box):
     """A box whose epochs are recorded."""
 
-    def __init__(self, config: MachineConfig, log: Path) -> None:
+    def __init__(self, config: MachineConfig, log: Path, keep: Keep | None = None) -> None:
+        """`keep`: with checkpoints beside the log."""
         super().__init__(config)
-        header = header_of(self.config, self.image, to_toml(self.config).encode())
-        self.recording = Recording.begin(log, header, self.machine, self.disks)
+        self.log, self.keep = log, keep
+        self.header = header_of(self.config, self.image, to_toml(self.config).encode())
+        self.recording = Recording.begin(log, self.header, self.machine, self.disks, keep=keep)
 
     def run(self, *events: Event, budget: int = BUDGET, ticks: int | None = None, later: int = 0, flags: int = 0
             ) -> EpochResult:  # fmt: skip
@@ -40,6 +43,8 @@ class RecordedBox(Box):
         entry = Entry(machine.sequence + 1, machine.clock, time, time + span, budget, events, flags)
         result = machine.run(entry)
         self.results.append(result)
+        if self.recording.checkpoints is not None:
+            self.recording.checkpoints.settle()  # one that began before this epoch: so their number is always the same
         self.recording.append(entry, result, 0.0)
         return result
 
@@ -54,20 +59,27 @@ class RecordedBox(Box):
         self.machine.close()
 
 
-def record_timer(log: Path, epochs: int = 60) -> Path:
+def record_timer(log: Path, epochs: int = 60, keep: Keep | None = None) -> Path:
     """The timer guest: interrupts, idle epochs, a new page digest now and then."""
-    box = RecordedBox(config_of("timer", cmdline="ticks=100000 hz=1000"), log)
+    box = RecordedBox(config_of("timer", cmdline="ticks=100000 hz=1000"), log, keep)
     for number in range(epochs):
         box.run(budget=200_000, later=2000, flags=EntryFlag.DIGEST_PAGES if number % 7 == 0 else 0)
     box.close()
     return log
 
 
-def record_driver(log: Path, requests: int = 40, seed: int = 1) -> Path:
+def record_driver(log: Path, requests: int = 40, seed: int = 1, keep: Keep | None = None) -> Path:
     """The driver VM under writes and reads: a disk that changes, device interrupts, DMA."""
-    chance = random.Random(seed)
-    box = RecordedBox(blockd_config(), log)
+    box = RecordedBox(blockd_config(), log, keep)
     box.until("blockd: ready")
+    drive(box, requests, random.Random(seed))
+    assert len(box.replies()) > requests - 4, "the driver has answered"
+    box.close()
+    return log
+
+
+def drive(box: RecordedBox, requests: int, chance: random.Random) -> None:
+    """Writes and reads for a driver that is ready."""
     for _ in range(requests):
         offset = chance.randrange(2000) * 512
         if chance.random() < 0.6:
@@ -76,9 +88,6 @@ def record_driver(log: Path, requests: int = 40, seed: int = 1) -> Path:
         else:
             box.run(box.request(1, READ, offset, 512 * chance.randrange(1, 9)))
         box.wait()
-    assert len(box.replies()) > requests - 4, "the driver has answered"
-    box.close()
-    return log
 
 
 def branch(log: Path, behind: int, change: Callable[[Debugger], None], into: Path) -> Path:
