@@ -21,7 +21,7 @@ from tests.linux.hog import hog
 from tests.linux.stock import Stock
 
 MIB: Final = 1 << 20
-SIZES: Final = {"disk0.img": 48 * MIB, "disk1.img": 16 * MIB, "disk2.img": 128 * MIB}
+SIZES: Final = {"disk0.img": 64 * MIB, "disk1.img": 16 * MIB, "disk2.img": 128 * MIB}
 HOG_BITS: Final = 13  # 32 MiB each, of some 40 MiB that the kernel leaves
 HOGS: Final = 2
 _MACHINE: Final = """\
