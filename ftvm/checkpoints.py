@@ -26,6 +26,7 @@ from ftvm.scratch_disk import CHUNK
 from ftvm.traveller import Still, Travelling
 from replay.checkpoint_file import NONE, Checkpoint, CheckpointFile, Layer, Mark, path_of
 from replay.checkpoint_writer import CheckpointWriter
+from replay.entries import Entries
 from replay.errors import LogError, StateLost
 from replay.header import LogHeader
 from replay.stills import Kept
@@ -89,25 +90,33 @@ def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) ->
 
 
 def _load(timeline: Line, traveller: Travelling, file: CheckpointFile) -> None:
-    found, known, foreign = 0, True, False
     limits = (len(traveller.hart.ram) // PAGE, *(-(-disk.capacity // CHUNK) for disk in traveller.disks))
     stores = _Stores(file, traveller)
+    for checkpoint in belonging(file, timeline.entries):
+        mark = checkpoint.mark
+        if not stores.take(checkpoint, limits):
+            break
+        timeline.stills.add(mark.sequence, mark.clock, Still(mark.sequence, stores.sections_of(checkpoint)))
+
+
+def belonging(file: CheckpointFile, entries: Entries) -> list[Checkpoint]:
+    """Those of a recording's entries, as far as what they build upon is there, too; LogError when none is."""
+    found: list[Checkpoint] = []
+    known, foreign = True, False
     for checkpoint in file.checkpoints:
         mark = checkpoint.mark
-        if mark.sequence <= timeline.entries.base or mark.sequence > timeline.entries.last:
+        if not entries.first <= mark.sequence <= entries.last:
             continue
-        result = timeline.entries[mark.sequence][1]
+        result = entries[mark.sequence][1]
         if (mark.clock, mark.digest) != (result.clock, result.digest):
             known, foreign = False, True
             continue
         known = known or mark.full
-        if known and stores.take(checkpoint, limits):
-            found += 1
-            timeline.stills.add(mark.sequence, mark.clock, Still(mark.sequence, stores.sections_of(checkpoint)))
-        else:
-            known = False
+        if known:
+            found.append(checkpoint)
     if foreign and not found:
         raise LogError(f"{file.path}: these checkpoints are not of this recording; remove the file, or make it again")
+    return found
 
 
 class _Store:

@@ -41,7 +41,7 @@ class Debugger:
         self.hart = rebuilt.machine.hart
         self.disks = rebuilt.disks
         self._rebuilt = rebuilt
-        self._checkpoints: CheckpointFile | None = None
+        self.checkpoints: CheckpointFile | None = None
         state = reader.state()
         if state is not None:
             rebuilt.restore(state.sections)
@@ -66,7 +66,7 @@ class Debugger:
         debugger = cls(reader, rebuilt, verify=verify)
         try:
             if checkpoints:
-                debugger._checkpoints = load(debugger.timeline, debugger.traveller, path, reader.header)
+                debugger.checkpoints = load(debugger.timeline, debugger.traveller, path, reader.header)
         except BaseException:
             debugger.close()
             raise
@@ -198,8 +198,8 @@ class Debugger:
         """Release machine and log."""
         self._rebuilt.close()
         self.reader.close()
-        if self._checkpoints is not None:
-            self._checkpoints.close()
+        if self.checkpoints is not None:
+            self.checkpoints.close()
 
     def __enter__(self) -> Self:
         return self

@@ -152,6 +152,10 @@ class CheckpointFile:
             raise StateLost(f"{self.path}: damaged at offset {place.offset}; the checkpoints that need it are not used")
         return data
 
+    def whole(self, checkpoint: Checkpoint) -> bytes:
+        """All of it as it is in the file."""
+        return os.pread(self._fd, checkpoint.size, checkpoint.offset)
+
     def sections(self, checkpoint: Checkpoint) -> list[tuple[str, bytes]]:
         """The machine's state, but for the layers; StateLost."""
         return [(name, self.blob(place, size)) for name, place, size in checkpoint.sections]

@@ -18,7 +18,18 @@ from zlib import crc32
 
 import lz4.block
 
-from replay.checkpoint_file import FULL, HEAD, HEAD_SIZE, MAGIC, Blob, CheckpointFile, Layer, Mark, pack_index
+from replay.checkpoint_file import (
+    FULL,
+    HEAD,
+    HEAD_SIZE,
+    MAGIC,
+    Blob,
+    Checkpoint,
+    CheckpointFile,
+    Layer,
+    Mark,
+    pack_index,
+)
 from replay.errors import LogBusy, LogError
 from replay.header import LogHeader
 from replay.record import CHECK, frame_preamble
@@ -128,6 +139,14 @@ class CheckpointWriter:
         self.count, self.last = self.count + 1, mark.sequence
         self.appear()
         return grown
+
+    def copy(self, file: CheckpointFile, checkpoint: Checkpoint) -> None:
+        """A whole checkpoint of another file, behind those that it builds upon, or what amounts to them."""
+        self._at = self.size
+        self._put(file.whole(checkpoint))
+        self.size = self._at
+        self.count, self.last = self.count + 1, checkpoint.mark.sequence
+        self.appear()
 
     def reader(self) -> CheckpointFile:
         """What is whole so far, whatever has been put in the file's place since."""

@@ -54,7 +54,7 @@ def check(log: Path, count: int) -> list[Position]:
     assert len(places) >= count
     with Debugger.open(log) as debugger:
         kept = {Position(still.sequence, still.clock) for still in debugger.timeline.stills}
-    assert kept - {Position(0, 0)} == set(places), "all of them are used"
+        assert kept - {debugger.timeline.start} == set(places), "all of them are used"
     assert states(log, places, checkpoints=True) == states(log, places, checkpoints=False)
     return places
 
