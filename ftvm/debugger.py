@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from ftvm.board import RAM_BASE
 from ftvm.checkpoints import load, make
@@ -30,6 +30,9 @@ from replay.log_reader import LogReader
 from replay.places import Places
 from replay.position import Position
 from replay.timeline import Stop, Timeline, Why
+
+ADDRESSES: Final = 1 << 64
+LENGTH_MAX: Final = 4096  # of what is asked for at once
 
 
 class Debugger:
@@ -115,7 +118,7 @@ class Debugger:
     def read(self, address: int, length: int, *, physical: bool = False) -> bytes:
         """Memory as the guest sees it now, as far as it is RAM; shorter, or empty, where it is not."""
         found = bytearray()
-        while length > 0:
+        while length > 0 and address < ADDRESSES:
             part = min(length, PAGE_SIZE - address % PAGE_SIZE)
             at = address if physical else self.hart.translate(address)
             if at is None or not 0 <= at - RAM_BASE <= len(self.hart.ram) - part:
@@ -149,7 +152,7 @@ class Debugger:
         if words[:1] == ["digest"]:
             return self._tell_digest()
         if words[:1] == ["last-write"] and len(words) in (2, 3):
-            return self._tell_last_write(self._address(words[1]), int(words[2], 0) if len(words) == 3 else 8)
+            return self._tell_last_write(self._address(words[1]), _length(words[2]) if len(words) == 3 else 8)
         return None
 
     def _register(self, word: str) -> int:
@@ -169,7 +172,10 @@ class Debugger:
         if word.startswith("$"):
             return self._register(word)
         named = self.symbols.address(word)
-        return int(word, 0) if named is None else named
+        found = int(word, 0) if named is None else named
+        if not 0 <= found < ADDRESSES:
+            raise ValueError(f"{word} is no address")
+        return found
 
     def _tell_digest(self) -> str:
         if self.timeline.inside:
@@ -206,3 +212,10 @@ class Debugger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _length(word: str) -> int:
+    length = int(word, 0)
+    if not 0 < length <= LENGTH_MAX:
+        raise ValueError(f"1 to {LENGTH_MAX} bytes, not {word}")
+    return length

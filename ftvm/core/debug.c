@@ -25,7 +25,7 @@
 #include <string.h>
 
 #define NOWHERE UINT64_MAX
-#define HITS_MAX (1u << 20)
+#define HITS_MAX (1u << 19)
 
 static uint64_t filter_bit(uint64_t address)
 {
@@ -56,9 +56,10 @@ bool debug_set_breakpoints(struct hart *h, const uint64_t *addresses, size_t cou
 static bool hit(struct hart *h, uint64_t clock, uint64_t address, uint64_t value, uint64_t kind)
 {
     struct list *hits = &h->debug.hits;
-    if (hits->count >= HITS_MAX * HIT_WORDS) {
-        h->debug.overflow = true;
-        return false;
+    if (hits->count >= HITS_MAX * HIT_WORDS) {  /* who goes forth wants the first, who goes back the latest */
+        size_t first = HITS_MAX / 2 * HIT_WORDS, latest = HITS_MAX / 4 * HIT_WORDS;
+        memmove(hits->items + first, hits->items + hits->count - latest, latest * sizeof *hits->items);
+        hits->count = first + latest;
     }
     return list_push(hits, clock) && list_push(hits, address) && list_push(hits, value) && list_push(hits, kind);
 }

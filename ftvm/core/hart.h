@@ -149,7 +149,7 @@ enum { HIT_WORDS = 4 };  /* clock, address, value, kind | size << 8 */
 struct debug {
     bool on;                    /* debug_on_block is the block hook */
     bool record;                /* breakpoints are noted, and do not pause */
-    bool inside, entered, found, skip, hooked, overflow;
+    bool inside, entered, found, skip, hooked;
     uint64_t pause;             /* clock to pause at, or NEVER */
     uint64_t skip_clock;        /* where it paused last: not again before it has moved */
     uint64_t from, target, end; /* of the block that runs `inside` */

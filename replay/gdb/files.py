@@ -12,13 +12,15 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
+from replay.gdb.packet import number
+
 NAME: Final = "/guest"
 _STAT: Final = Struct(
     ">IIIIIIIQQQIII"
 )  # device, inode, mode, links, owner, group, rdev, size, block size, blocks, times
 _MODE: Final = 0o100444
 _FD: Final = 3
-_ENOENT, _EBADF, _EINVAL, _EROFS = 2, 9, 22, 30
+_ENOENT, _EBADF, _EROFS = 2, 9, 30
 
 
 class Files:
@@ -33,7 +35,7 @@ class Files:
         """The file's name, as qXfer reads it; empty when there is no file."""
         if not self.content:
             return b""
-        start, length = (int(part, 16) for part in span.split(","))
+        start, length = map(number, span.split(","))
         return b"l" + NAME.encode()[start : start + length]
 
     def handle(self, rest: str) -> bytes:
@@ -43,12 +45,12 @@ class Files:
         if operation == "setfs":
             return b"F0"
         if operation == "open":
-            return self._opened(bytes.fromhex(words[0]).decode("utf-8", "replace"), int(words[1], 16))
+            return self._opened(bytes.fromhex(words[0]).decode("utf-8", "replace"), number(words[1]))
         if operation in ("close", "fstat", "pread"):
-            if int(words[0], 16) != _FD or not self._open:
+            if number(words[0]) != _FD or not self._open:
                 return _failed(_EBADF)
             if operation == "pread":
-                return self._read(int(words[1], 16), int(words[2], 16))
+                return self._read(number(words[1]), number(words[2]))
             return self._closed() if operation == "close" else self._status()
         return _failed(_EROFS) if operation in ("pwrite", "unlink") else b""
 
@@ -69,8 +71,6 @@ class Files:
         return b"F%x;" % _STAT.size + _STAT.pack(0, 1, _MODE, 1, 0, 0, 0, size, 4096, -(-size // 512), 0, 0, 0)
 
     def _read(self, count: int, offset: int) -> bytes:
-        if count < 0 or offset < 0:
-            return _failed(_EINVAL)
         piece = self.content[offset : offset + min(count, self._piece_max)]
         return b"F%x;" % len(piece) + piece
 

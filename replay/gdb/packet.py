@@ -18,11 +18,19 @@ PACKET_MAX: Final = 1 << 14  # bytes of payload, either way
 INTERRUPT: Final = b"\x03"
 ACK: Final = b"+"
 NAK: Final = b"-"
+_NUMBER: Final = re.compile("[0-9a-fA-F]{1,16}")
 _SPECIAL: Final = re.compile(rb"[$#}*]")
 
 
 class ProtocolError(Exception):
     """The peer does not speak this protocol."""
+
+
+def number(text: str) -> int:
+    """An unsigned number of at most 64 bits, as packets carry them; ValueError."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is not a number")
+    return int(text, 16)
 
 
 def frame(payload: bytes) -> bytes:

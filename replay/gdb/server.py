@@ -40,7 +40,7 @@ class Server:
             connection, peer = self._listener.accept()
             with connection:
                 self._say(f"a debugger has connected from {peer[0]}")
-                words = _Connection(connection, target).serve()
+                words = Connection(connection, target).serve()
                 self._say(f"the debugger has gone{words}; waiting for the next one")
             served += 1
 
@@ -53,7 +53,9 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-class _Connection:
+class Connection:
+    """One debugger, from its first byte to its last."""
+
     def __init__(self, connection: socket.socket, target: Target) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
@@ -108,7 +110,8 @@ class _Connection:
         while not self._closed and select.select([self._socket], [], [], 0)[0]:
             self._receive()
         while self._waiting and not self._waiting[0][1]:
-            self._interrupted = self._interrupted or self._waiting.pop(0)[0] == INTERRUPT
+            item, _ = self._waiting.pop(0)
+            self._interrupted = self._interrupted or item == INTERRUPT
         if self._session.talking:
             self._tell_progress()
         return self._interrupted or self._closed

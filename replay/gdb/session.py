@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from replay.divergence import Divergence
 from replay.gdb.files import Files
 from replay.gdb.monitor import Monitor
-from replay.gdb.packet import PACKET_MAX
+from replay.gdb.packet import PACKET_MAX, number
 from replay.gdb.registers import BY_NUMBER, GENERAL, target_xml
 from replay.places import Places
 from replay.timeline import Stop, Timeline, Why
@@ -97,11 +97,11 @@ class Session:
         return "".join(register.of(values).hex() for register in GENERAL).encode()
 
     def _register(self, rest: str) -> bytes:
-        register = BY_NUMBER.get(int(rest, 16))
+        register = BY_NUMBER.get(number(rest))
         return b"E45" if register is None else register.of(self.target.registers()).hex().encode()
 
     def _memory(self, rest: str) -> bytes:
-        address, length = (int(part, 16) for part in rest.split(","))
+        address, length = map(number, rest.split(","))
         found = self.target.read(address, min(length, READ_MAX), physical=self._physical)
         return found.hex().encode() if found or not length else UNMAPPED
 
@@ -137,7 +137,7 @@ class Session:
         if action[:1] in ("s", "S"):
             return self._step("")
         if action[:1] == "r":
-            start, end = (int(part, 16) for part in action[1:].split(","))
+            start, end = map(number, action[1:].split(","))
             return self._moving(lambda: self._step_through(start, end))
         return b"E22"
 
@@ -264,7 +264,7 @@ class Session:
         name, _, span = rest.partition(":")
         if name != "target.xml":
             return b"E00"
-        start, length = (int(part, 16) for part in span.split(","))
+        start, length = map(number, span.split(","))
         text = target_xml()
         part = text[start : start + min(length, READ_MAX)]
         return ("m" if start + len(part) < len(text) else "l").encode() + part.encode()
@@ -297,7 +297,7 @@ class Session:
 def _place(rest: str) -> tuple[int, int, int]:
     """`type,address,length`, with conditions behind it that are ignored."""
     kind, address, length = rest.split(";")[0].split(",")[:3]
-    return int(kind, 16), int(address, 16), int(length, 16)
+    return number(kind), number(address), number(length)
 
 
 def _always(reply: bytes) -> Callable[[Session, str], bytes]:

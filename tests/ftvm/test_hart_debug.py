@@ -202,6 +202,25 @@ def test_recorded_hits_are_those_that_would_have_paused() -> None:
     assert guest.hart.hits() == []
 
 
+def test_of_very_many_hits_the_first_and_the_latest_are_kept() -> None:
+    rounds = 800_000
+    code = Asm(RAM_BASE)
+    code.li("s1", rounds)
+    code.label("loop")
+    place = code.here
+    code.addi("s1", "s1", -1)
+    code.bnez("s1", "loop")
+    shutdown(code)
+    guest = Guest(debug=True)
+    guest.load(code)
+    guest.hart.breakpoints([place], record=True)
+    assert guest.run(1 << 30, ticks=1 << 40) == StopReason.STOPPED
+    hits = [hit.clock for hit in guest.hart.hits()]
+    assert hits == sorted(set(hits)) and 100_000 < len(hits) < rounds
+    size = hits[1] - hits[0]
+    assert hits[0] == place - RAM_BASE and hits[-1] == hits[0] + (rounds - 1) * size
+
+
 def test_recorded_hits_survive_pauses_in_their_block_once_each() -> None:
     code, at = counting_loop()
     expected = None

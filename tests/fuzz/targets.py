@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from tests.fuzz import clients, files, logs, machine_state, rings, wire
+from tests.fuzz import clients, debugger, files, logs, machine_state, rings, wire
 from tests.fuzz.engine import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for group in (wire, logs, files, clients, rings, machine_state) for target in group.TARGETS
+    target.name: target
+    for group in (wire, logs, files, clients, rings, machine_state, debugger)
+    for target in group.TARGETS
 }

@@ -18,7 +18,7 @@ from tests.fuzz.targets import TARGETS
 SECONDS_MAX = 20.0  # of one slice, on a busy machine; the number of cases is what ends it
 CASES = {
     "frame": 4000, "entry": 4000, "request": 4000, "transfer": 1500, "log": 150, "log-records": 300,
-    "machine-file": 800, "image": 600, "nbd-client": 600, "driver": 800, "virtqueue": 200,
+    "machine-file": 800, "image": 600, "nbd-client": 600, "driver": 800, "virtqueue": 200, "rsp-packets": 1500,
 }  # fmt: skip
 RISKY_CASES = 60
 GUESTS = 25

@@ -147,7 +147,7 @@ def test_an_interrupt_stops_a_run(served: Served) -> None:
                         return item
 
         assert ask(b"bs").startswith(b"T05") and b"replaylog:begin" in ask(b"?")
-        assert ask(b"c", then=b"\x03") == b"T02thread:01;"
+        assert ask(b"c", then=b"\x03+\x03") == b"T02thread:01;"
         assert b"replaylog:end" in ask(b"c")
         assert ask(b"qSupported").find(b"ReverseContinue+") > 0
         assert ask(b"g") and ask(b"p20") and ask(b"m80200000,8")
