@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from bench import __main__ as command
-from bench import engine, kills
+from bench import engine, kills, travel
 from bench.client import sequential_load
 from bench.effort import Bench, Effort
 from bench.figure import Figure, percentile
@@ -95,6 +95,15 @@ def test_sections_in_this_process_yield_their_figures(tmp_path: Path) -> None:
     }
     assert all(figure.value is not None and figure.value >= 0 for figure in found.values())
     assert found["log, idle"].goal == "<= 200" and found["log, computing"].goal == "<= 2000"
+
+
+def test_time_travel_is_measured_on_a_recording_with_checkpoints(tmp_path: Path) -> None:
+    """The parts in this process, over five million instructions."""
+    bench = Bench(LITTLE, tmp_path, lambda text: None)
+    found = {figure.name: figure for figure in travel._cost(bench)}
+    (recorded,) = travel._recordings(bench)
+    found |= {figure.name: figure for part in (travel._places, travel._spans) for figure in part(recorded)}
+    assert len(found) == 7 and all(figure.value is not None and figure.value >= 0 for figure in found.values())
 
 
 def test_a_solo_machine_runs_to_its_guests_end(tmp_path: Path) -> None:
