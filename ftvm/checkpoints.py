@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -76,10 +77,8 @@ def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) ->
     The file stays open for what is read later; None when there is none that can be read. LogError when it belongs to
     another recording.
     """
-    path = path_of(log)
-    try:
-        file = CheckpointFile(path, header)
-    except StateLost:
+    file = checkpoints_of(log, header)
+    if file is None:
         return None
     try:
         _load(timeline, traveller, file)
@@ -87,6 +86,15 @@ def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) ->
         file.close()
         raise
     return file
+
+
+def checkpoints_of(log: Path, header: LogHeader) -> CheckpointFile | None:
+    """The file beside a log, or those in a pack; None when there is none. LogError when it is another recording's."""
+    with suppress(StateLost):
+        return CheckpointFile(path_of(log), header)
+    with suppress(StateLost):
+        return CheckpointFile(log, header, packed=True)
+    return None
 
 
 def _load(timeline: Line, traveller: Travelling, file: CheckpointFile) -> None:

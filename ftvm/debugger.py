@@ -44,6 +44,8 @@ class Debugger:
         self.hart = rebuilt.machine.hart
         self.disks = rebuilt.disks
         self._rebuilt = rebuilt
+        self.images = rebuilt.files
+        """Of a pack: its kernel and initrd."""
         self.checkpoints: CheckpointFile | None = None
         state = reader.state()
         if state is not None:
@@ -82,6 +84,8 @@ class Debugger:
     @cached_property
     def symbols(self) -> Symbols:
         """The kernel's, or those of the file that was given instead."""
+        if self.images is not None:
+            return Symbols.in_content(self.images["kernel"])
         config = self.machine.config
         guest = config.kernel_path or bundled_guest(config.machine.kernel)
         return Symbols.of(guest)

@@ -21,6 +21,7 @@ from ftvm.config import MachineConfig, PairTable
 from ftvm.config_values import Backend
 from ftvm.debugger import Debugger
 from ftvm.disk.image import DiskImage
+from ftvm.image import ImageFiles
 from ftvm.machine import FINAL, EpochEnd
 from ftvm.pair.side import Origin
 from ftvm.scratch_disk import ScratchDisk
@@ -70,6 +71,16 @@ def _go_on_possible(reason: int, log: Path) -> None:
     if reason in OVER:
         how = EpochEnd(reason).name.lower()
         raise LogError(f"{log}: the guest is over there ({how}): nothing can go on; choose a place before its end")
+
+
+def copy_images(config: MachineConfig, files: ImageFiles, state: StateDir) -> MachineConfig:
+    """The images of a pack, as files of the fork's own. OSError."""
+    paths = {}
+    for name, content in files.items():
+        path = state.path / name
+        path.write_bytes(content)
+        paths[name] = str(path)
+    return config.model_copy(update={"machine": config.machine.model_copy(update=paths)})
 
 
 def copy_disks(disks: Sequence[ScratchDisk], state: StateDir) -> None:

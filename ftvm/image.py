@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -67,10 +68,28 @@ class LoadedImage:
     digests: dict[str, str]  # SHA-256 in hexadecimal: kernel, initrd (when there is one), dtb
 
 
-def load_image(config: MachineConfig) -> LoadedImage:
-    """Kernel, initrd and device tree of a machine file, placed."""
-    name, content = _kernel_file(config)
-    initrd = b"" if config.initrd_path is None else _read(config.initrd_path, "initrd")
+ImageFiles = Mapping[str, bytes]
+"""Contents of a machine's `kernel` and, if it has one, `initrd`."""
+
+
+def image_files(config: MachineConfig, files: ImageFiles | None = None) -> ImageFiles:
+    """The files that a machine file names; or `files`, which stand in for them."""
+    wanted = ("kernel",) if config.machine.initrd is None else ("kernel", "initrd")
+    if files is not None:
+        if missing := [name for name in wanted if not files.get(name)]:
+            raise ImageError(f"machine.{missing[0]}: is not in the pack")
+        return {name: files[name] for name in wanted}
+    found = {"kernel": _kernel_file(config)}
+    if config.initrd_path is not None:
+        found["initrd"] = _read(config.initrd_path, "initrd")
+    return found
+
+
+def load_image(config: MachineConfig, files: ImageFiles | None = None) -> LoadedImage:
+    """Kernel, initrd and device tree of a machine file, placed. `files`: see `image_files`."""
+    name = str(config.kernel_path or config.machine.kernel)
+    found = image_files(config, files)
+    content, initrd = found["kernel"], found.get("initrd", b"")
     kernel = load_kernel(content, config.machine.memory, name)
     top = RAM_BASE + config.machine.memory
     arguments = (config.machine.memory, config.slots, config.machine.cmdline)
@@ -107,13 +126,13 @@ def load_kernel(content: bytes, memory: int, name: str) -> Kernel:
     return _flat(content, RAM_BASE + KERNEL_OFFSET, len(content), memory, name)
 
 
-def _kernel_file(config: MachineConfig) -> tuple[str, bytes]:
+def _kernel_file(config: MachineConfig) -> bytes:
     path = config.kernel_path
     if path is None:
-        return config.machine.kernel, _read(bundled_guest(config.machine.kernel), "kernel")
+        return _read(bundled_guest(config.machine.kernel), "kernel")
     if not path.exists():
         raise ImageError(f"machine.kernel: there is no file {path} and no bundled guest of that name{_bundled()}")
-    return str(path), _read(path, "kernel")
+    return _read(path, "kernel")
 
 
 def _bundled() -> str:

@@ -23,7 +23,7 @@ from devices.event import Output, OutputKind
 from ftvm.config import MachineConfig, load, load_text
 from ftvm.config_error import ConfigError
 from ftvm.finding import Finding
-from ftvm.image import ImageError, load_image
+from ftvm.image import ImageError, ImageFiles, load_image
 from ftvm.live import seconds
 from ftvm.machine import ENGINE, FINAL, EpochEnd, Machine
 from ftvm.scratch_disk import ScratchDisk, load_disks
@@ -33,9 +33,11 @@ from replay.errors import LogDamaged, LogError
 from replay.header import LogHeader
 from replay.log_reader import LogReader
 from replay.log_scan import Scan
+from replay.pack import INITRD, KERNEL, Pack
 from replay.replayer import replay
 
 Sections = list[tuple[str, bytes]]
+IMAGES = (KERNEL, INITRD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,12 @@ class Report:
 class Rebuilt:
     """The machine of a log, in the form that a replay drives. Raises LogError for what the machine cannot take."""
 
-    def __init__(self, config: MachineConfig, path: Path, debug: bool = False) -> None:
+    def __init__(self, config: MachineConfig, path: Path, debug: bool = False, files: ImageFiles | None = None) -> None:
         self._path = path
+        self.files = files
+        """The images, where the log is a pack."""
         self.disks = [ScratchDisk(disk.size or 0) for disk in config.disk]
-        self.machine = Machine(config, load_image(config), self.disks, debug=debug)
+        self.machine = Machine(config, load_image(config, files), self.disks, debug=debug)
         self.end: EpochEnd | None = None
         self.reached = self.reached_before = Reached()
 
@@ -162,15 +166,35 @@ def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None, *, 
     """
     # Before anything is built: an engine's other version may not even have this configuration.
     header.check_against(configuration=header.configuration, images=header.images, engine=ENGINE)
-    config = _recorded(path, header) if machine_file is None else load(machine_file)
-    if not all(disk.size for disk in config.disk):
-        raise ConfigError(f"{machine_file}: say every disk's size: a replay has no images to take it from")
+    config = config_of_log(path, header, machine_file)
+    files = images_in(path) if machine_file is None else None
     try:
-        rebuilt = Rebuilt(config, path, debug)
+        rebuilt = Rebuilt(config, path, debug, files)
     except ImageError as error:
         raise LogError(f"{path}: the guest that was recorded cannot be loaded here: {error}") from None
     header.check_against(configuration=config.digest(), images=rebuilt.machine.image.digests, engine=ENGINE)
     return rebuilt
+
+
+def config_of_log(path: Path, header: LogHeader, machine_file: Path | None = None) -> MachineConfig:
+    """The machine that a header describes, or a machine file instead; LogError or ConfigError."""
+    config = _recorded(path, header) if machine_file is None else load(machine_file)
+    if not all(disk.size for disk in config.disk):
+        raise ConfigError(f"{machine_file}: say every disk's size: a replay has no images to take it from")
+    return config
+
+
+def images_in(path: Path) -> ImageFiles | None:
+    """The images in a pack; None for a log that is none. LogError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LogError(f"cannot open the log {path}: {error.strerror}") from None
+    try:
+        pack = Pack.find(fd, str(path))
+        return None if pack is None else {name: pack.content(name) for name in IMAGES if name in pack.members}
+    finally:
+        os.close(fd)
 
 
 def _recorded(path: Path, header: LogHeader) -> MachineConfig:

@@ -58,6 +58,11 @@ class Symbols:
                 content = file.read(FILE_MAX)
         except OSError:
             content = b""
+        return cls.in_content(content)
+
+    @classmethod
+    def in_content(cls, content: bytes) -> Symbols:
+        """The same of what such a file holds."""
         if content.startswith(_GZIP):
             content = _unzipped(content)
         if content.startswith(_ELF) and (found := _of_elf(content)):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ftvm.checkpoints import belonging
 from ftvm.debugger import Debugger
+from ftvm.packing import pack
 from ftvm.scratch_disk import pack_disks
 from replay.checkpoint_file import path_of
 from replay.checkpoint_writer import CheckpointWriter
@@ -28,7 +29,28 @@ from replay.position import Position
 def trim(
     debugger: Debugger, since: Position, until: Position, out: Path, progress: Callable[[int], None]
 ) -> tuple[int, int]:
-    """Write `out`; the first and the last of its entries. LogError: it exists, or nothing is between the two."""
+    """Write `out`; the first and the last of its entries. LogError: it exists, or nothing is between the two.
+
+    A part of a pack is a pack.
+    """
+    if debugger.images is None:
+        return _trim(debugger, since, until, out, progress)
+    if out.exists():
+        raise LogError(f"{out} exists: remove it, or write to another file")
+    loose = out.with_name(out.name + ".part-log")
+    loose.unlink(missing_ok=True)
+    try:
+        found = _trim(debugger, since, until, loose, progress)
+        pack(loose, out, images=debugger.images)
+    finally:
+        loose.unlink(missing_ok=True)
+        path_of(loose).unlink(missing_ok=True)
+    return found
+
+
+def _trim(
+    debugger: Debugger, since: Position, until: Position, out: Path, progress: Callable[[int], None]
+) -> tuple[int, int]:
     timeline = debugger.timeline
     base, last = _behind(debugger, since), min(until.sequence, timeline.entries.last)
     if last <= base:

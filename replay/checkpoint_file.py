@@ -33,6 +33,7 @@ import msgpack
 from replay.errors import LogError, StateLost
 from replay.header import LogHeader
 from replay.log_scan import read_header
+from replay.pack import CHECKPOINTS, Pack
 from replay.record import CHECK
 
 SUFFIX: Final = ".ckpt"
@@ -102,18 +103,21 @@ def path_of(log: Path) -> Path:
 class CheckpointFile:
     """The checkpoints of a file that are whole, in order. Not for several threads at once."""
 
-    def __init__(self, path: Path, log: LogHeader | None = None, fd: int | None = None) -> None:
+    def __init__(self, path: Path, log: LogHeader | None = None, fd: int | None = None, packed: bool = False) -> None:
         """StateLost when it cannot be read, LogError when it belongs to another recording than `log`.
 
-        `fd` is the file opened already, to be closed with this.
+        `fd` is the file opened already, to be closed with this; `packed`: it is a pack, which holds them.
         """
         self.path = path
+        self._base, self._limit = 0, 1 << 63
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
         except OSError as failure:
             raise StateLost(f"cannot open {path}: {failure.strerror}") from None
         self.checkpoints: list[Checkpoint] = []
         try:
+            if packed:
+                self._base, self._limit = self._in_pack()
             self.header, self.start = self._header()
             if log is not None and (wrong := log.differences(self.header)):
                 raise LogError(f"{path}: these are not checkpoints of this recording: " + "; ".join(wrong))
@@ -125,9 +129,17 @@ class CheckpointFile:
 
     def _header(self) -> tuple[LogHeader, int]:
         try:
-            return read_header(self._fd, str(self.path), 0, MAGIC)
+            return read_header(self._fd, str(self.path), self._base, MAGIC)
         except LogError as failure:
             raise StateLost(str(failure)) from None
+
+    def _in_pack(self) -> tuple[int, int]:
+        """From where to where they are."""
+        pack = Pack.find(self._fd, str(self.path))
+        if pack is None or CHECKPOINTS not in pack.members:
+            raise StateLost(f"{self.path}: holds no checkpoints")
+        member = pack.members[CHECKPOINTS]
+        return member.offset, member.offset + member.stored
 
     def refresh(self) -> int:
         """Find what was added since; how many."""
@@ -160,6 +172,10 @@ class CheckpointFile:
         """The machine's state, but for the layers; StateLost."""
         return [(name, self.blob(place, size)) for name, place, size in checkpoint.sections]
 
+    def stored_file(self) -> tuple[int, int, int]:
+        """The open file, and from where to where in it the whole ones are."""
+        return self._fd, self._base, self.end
+
     def close(self) -> None:
         """What was not read is out of reach."""
         os.close(self._fd)
@@ -171,7 +187,7 @@ class CheckpointFile:
             return None
         flags, _, sequence, clock, digest, index_size, index_check, size = HEAD.unpack_from(head)
         begin, total = self.end + HEAD_SIZE, HEAD_SIZE + size
-        if index_size > size or size > os.fstat(self._fd).st_size - begin:
+        if index_size > size or size > min(self._limit, os.fstat(self._fd).st_size) - begin:
             return None
         stored = os.pread(self._fd, index_size, begin + size - index_size)
         if len(stored) < index_size or crc32(stored) != index_check:

@@ -18,6 +18,7 @@ from replay.batch import Recorded
 from replay.errors import LogDamaged, LogError
 from replay.log_reader import LogReader
 from replay.log_scan import Record, Scan
+from replay.pack import Pack
 from replay.record import FORMAT, Kind
 from replay.record_chain import RecordChain
 from replay.state import StateReader
@@ -122,6 +123,8 @@ def verify(path: str | Path) -> Verdict:
     scan: Scan | None = None
     try:
         scan = Scan(fd, Path(path))
+        if (pack := Pack.find(fd, str(path))) is not None:
+            pack.verify()
         _walk(scan)
     except LogDamaged as error:
         entries = scan.entries if scan else 0
@@ -199,7 +202,8 @@ def _count_records(found: LogStat, path: Path) -> None:
     try:
         scan = Scan(fd, path)
         records: Counter[str] = Counter()
-        sizes: Counter[str] = Counter({"header": scan.start})
+        sizes: Counter[str] = Counter({"header": scan.start - scan.base})
+        found.bytes -= scan.base  # what a pack holds beside the log
         for record in scan:
             name = record.header.kind.name.lower()
             records[name] += 1

@@ -23,6 +23,7 @@ from zlib import crc32
 
 from replay.errors import LogDamaged, LogError
 from replay.header import LogHeader, decode_header
+from replay.pack import Pack
 from replay.record import (
     CHECK,
     FORMAT,
@@ -106,7 +107,9 @@ class Scan:
 
     def __init__(self, fd: int, path: Path) -> None:
         self.name = str(path)
-        self.header, self.start = read_header(fd, self.name)
+        pack = Pack.find(fd, self.name)
+        self.base = 0 if pack is None else pack.log
+        self.header, self.start = read_header(fd, self.name, self.base)
         self.end = self.start  # offset behind the last whole record
         self.index = 0  # records so far
         self.entries = 0

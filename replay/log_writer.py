@@ -85,6 +85,8 @@ class LogWriter:
 
     def _go_to_end(self) -> None:
         scan = Scan(self._fd, self.path)
+        if scan.base:
+            raise LogError(f"{self.path}: is a pack, which no recording goes on in")
         wrong = scan.header.differences(self.header)
         if wrong:
             raise LogError(f"{self.path}: cannot go on with this log: " + "; ".join(wrong))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftvm.config import MachineConfig
 from ftvm.debugger import Debugger
-from ftvm.fork import copy_disks, fork_config, free_name, new_state_dir, origin_at
+from ftvm.fork import copy_disks, copy_images, fork_config, free_name, new_state_dir, origin_at
 from ftvm.pair.cold_start import newest
 from ftvm.pair.foreground import run_foreground
 from ftvm.pair.prepare import prepare
@@ -43,7 +43,10 @@ def _take(say: Say, debugger: Debugger, at: str, state: StateDir, terminal: bool
         origin = origin_at(debugger, place)
     state.create()
     copy_disks(debugger.disks, state)
-    return origin, fork_config(debugger.machine.config, terminal=terminal)
+    config = fork_config(debugger.machine.config, terminal=terminal)
+    if debugger.images is not None:
+        config = copy_images(config, debugger.images, state)
+    return origin, config
 
 
 def _run(say: Say, state: StateDir, config: MachineConfig, origin: Origin, record: Path) -> int:

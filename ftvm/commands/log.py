@@ -9,7 +9,7 @@ import click
 
 from ftvm.commands.log_export import export
 from ftvm.commands.log_show import grep, show
-from ftvm.commands.log_trim import trim
+from ftvm.commands.log_trim import pack, trim
 from ftvm.commands.options import json_option, log_argument, print_json
 
 
@@ -22,6 +22,7 @@ command.add_command(show)
 command.add_command(grep)
 command.add_command(export)
 command.add_command(trim)
+command.add_command(pack)
 
 
 @command.command()

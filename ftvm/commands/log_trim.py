@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ftvm log trim`: a part of a recording as a recording of its own."""
+"""`ftvm log trim` and `ftvm log pack`: recordings to be taken elsewhere."""
 
 from __future__ import annotations
 
@@ -50,3 +50,28 @@ def trim(log: Path, out: Path, since: str, until: str, machine: Path | None, as_
         print_json(found)
     else:
         click.echo(f"{out}: entries {begins} to {ends}, {found['bytes']:,} bytes")
+
+
+@click.command()
+@log_argument
+@click.argument("out", type=_file)
+@click.option("--checkpoints/--no-checkpoints", default=True, show_default=True, help="Take LOG.ckpt along.")
+@machine_option
+@json_option
+@log_json_option
+def pack(log: Path, out: Path, checkpoints: bool, machine: Path | None, as_json: bool, log_json: bool) -> None:
+    """Write a recording with its guest's images and its checkpoints into one file.
+
+    `ftvm replay OUT`, and every other command that takes a recording, needs nothing else. A torn tail is left out.
+    Exit code 1: an image is not the one that was recorded with, the recording is damaged, or OUT exists.
+    """
+    from ftvm.packing import pack as write
+    from ftvm.say import Say
+
+    size = log.stat().st_size if log.exists() else 0
+    with Say("pack", log_json).progress(f"packing {log.name}", size) as display:
+        held = [*write(log, out, machine, checkpoints, display.advance), "log"]
+    if as_json:
+        print_json({"path": str(out), "holds": held, "bytes": out.stat().st_size})
+    else:
+        click.echo(f"{out}: {', '.join(held)}; {out.stat().st_size:,} bytes")
