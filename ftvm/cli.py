@@ -33,6 +33,7 @@ COMMANDS = {
     "machine": "Write an example machine file, check one, make keys.",
     "status": "Show a pair: roles, terms, progress, alarms.",
     "log": "Look into a recording.",
+    "report": "Write a recording as a page for a browser.",
     "disk": "Copy a stopped pair's disk out.",
     "guest": "List the bundled guests, fetch stock ones, check what was fetched.",
 }

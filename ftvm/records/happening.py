@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from devices.event import EventKind, OutputKind
-from ftvm.records.content import Content, Packet, event_content, output_content
+from devices.virtio.offload import HEAD
+from ftvm.records.content import Content, event_content, output_content
 from replay.entry import Entry, EntryFlag, RecordedResult
 from replay.inspect import reason_name
 from replay.position import Position
@@ -111,7 +112,7 @@ class Input(Happening):
     @property
     def payload(self) -> bytes:
         """See `Happening`."""
-        return _payload(self.content, self.data)
+        return _payload(self)
 
     def _more(self) -> Mapping[str, Any]:
         return {"unit": self.unit}
@@ -150,7 +151,7 @@ class Output(Happening):
     @property
     def payload(self) -> bytes:
         """See `Happening`."""
-        return _payload(self.content, self.data)
+        return _payload(self)
 
     def _more(self) -> Mapping[str, Any]:
         return {"unit": self.unit, "offset": self.offset, "durable": self.durable}
@@ -272,9 +273,10 @@ def epoch_of(entry: Entry, result: RecordedResult) -> Epoch:
     )  # fmt: skip
 
 
-def _payload(content: Content, data: bytes) -> bytes:
-    if isinstance(content, Packet):
-        return content.data
-    found = getattr(content, "data", data)
+def _payload(happening: Input | Output) -> bytes:
+    packet = EventKind.PACKET if isinstance(happening, Input) else OutputKind.PACKET
+    if happening.code == packet:
+        return happening.data[HEAD:]  # without taking it apart
+    found = getattr(happening.content, "data", happening.data)
     assert isinstance(found, bytes)
     return found

@@ -71,6 +71,11 @@ class Recording:
         """What was cut from the end of the log of a killed recorder, as the latest walk to its end has found; or ""."""
         return str(self._reader.tail or "")
 
+    @property
+    def closed(self) -> bool:
+        """Whether its recorder ended it in order, as the latest walk to its end has found."""
+        return self._reader.closed
+
     def statistics(self) -> LogStat:
         """Counts of entries, events and bytes; one walk through the log. LogError at damage."""
         return inspect.stat(self.path)
