@@ -17,6 +17,7 @@ from ftvm.board import RAM_BASE
 from ftvm.checkpoints import load, make
 from ftvm.config_kernel import bundled_guest
 from ftvm.disassembly import Disassembler
+from ftvm.first_ram import first_ram
 from ftvm.hart import PAGE_SIZE, Hit, HitKind
 from ftvm.replaying import Rebuilt, rebuild
 from ftvm.symbol_file import symbol_file
@@ -50,7 +51,8 @@ class Debugger:
         state = reader.state()
         if state is not None:
             rebuilt.restore(state.sections)
-        self.traveller = Travelling(rebuilt.machine, rebuilt.disks)
+        first = first_ram(rebuilt.machine.image.segments, [] if state is None else state.sections)
+        self.traveller = Travelling(rebuilt.machine, rebuilt.disks, first)
         self.timeline: Timeline[Still, Hit] = Timeline(self.traveller, Entries(reader), verify=verify)
         self.places = Places(self.timeline)
 

@@ -118,7 +118,7 @@ class Layers:
             if not wanted or each in self._full:
                 break
         else:
-            found |= {number: self._base(number) for number in wanted}
+            found |= {number: self._base(number) for number in sorted(wanted)}
             wanted = set()
         if far:
             assert self.elsewhere is not None

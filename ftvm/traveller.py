@@ -2,8 +2,8 @@
 """`Travelling`: a machine with its disks as a timeline moves it: it keeps whole states, and goes back to them.
 
 A kept state (a *still*) costs what the guest has written since the one before: RAM's pages and the disks' chunks lie in
-`Layers`, the rest is some kilobytes. Going back writes only what differs. The first still costs nothing: a snapshot of
-RAM, which copies a page when it is written (ftvm/ram_snapshot.py), and the disks' chunks as they are.
+`Layers`, the rest is some kilobytes. Going back writes only what differs. The first still costs nothing: its pages are
+where the recording has them (ftvm/first_ram.py), the disks' chunks stay as they are until they are written.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ftvm.first_ram import FirstRam
 from ftvm.hart import Hit
 from ftvm.layers import Layers
 from ftvm.machine import Machine
@@ -22,7 +23,7 @@ from replay.entry import Entry, EpochResult
 from replay.timeline import Range
 
 Sections = list[tuple[str, bytes]]
-BATCH: Final = 1024  # pages
+BATCH: Final = 256  # pages
 PAGES_WORTH: Final = 256 << 20  # bytes of stills, compressed, that a timeline may keep
 
 
@@ -42,13 +43,14 @@ class Still:
 class Travelling:
     """What replay/timeline.py calls a traveller. The machine was made with `debug`."""
 
-    def __init__(self, machine: Machine, disks: Sequence[ScratchDisk]) -> None:
+    def __init__(self, machine: Machine, disks: Sequence[ScratchDisk], first: FirstRam) -> None:
+        """The machine's RAM is as `first` tells."""
         self.machine = machine
         self.hart = machine.hart
         self.disks = disks
         self._series = machine.snapshots()
-        self._first = machine.snapshots().begin()
-        self.pages = Layers(PAGE, self._first_page, self._first_pages)
+        count = len(self.hart.ram) // PAGE
+        self.pages = Layers(PAGE, first.page, lambda: (number for number in first.full() if number < count))
         self.chunks = [_chunks_of(disk) for disk in disks]
         self._base: int | None = None  # the still that the machine has gone on from, ...
         self._more: set[int] = set()  # ... and pages changed since, beside those that the series knows
@@ -170,15 +172,6 @@ class Travelling:
         self._more = set()
         self._more_chunks = [set() for _ in self.disks]
 
-    def _first_page(self, number: int) -> bytes:
-        content = self._first.look(number)
-        assert content is not None
-        return content
-
-    def _first_pages(self) -> list[int]:
-        pages = len(self.hart.ram) // PAGE
-        return [number for number in range(pages) if self._first_page(number).count(0) != PAGE]
-
     def _changed_pages(self) -> Iterator[tuple[int, bytes]]:
         """Pages written since the last still was kept or gone back to, as they are now; empty when all zero."""
         snapshot = self._series.begin(changed=True)
@@ -190,9 +183,12 @@ class Travelling:
 
     def _put_pages(self, contents: dict[int, bytes]) -> None:
         full = [number for number, content in contents.items() if content]
-        zeros = [number for number, content in contents.items() if not content]
-        content = b"".join(contents[number] for number in full)
-        self.machine.put_pages(Pages(array("I", full).tobytes(), content, array("I", zeros).tobytes()))
+        for start in range(0, len(full), BATCH):
+            numbers = full[start : start + BATCH]
+            content = b"".join([contents[number] for number in numbers])
+            self.machine.put_pages(Pages(array("I", numbers).tobytes(), content))
+        zeros = array("I", [number for number, content in contents.items() if not content])
+        self.machine.put_pages(Pages(b"", b"", zeros.tobytes()))
 
 
 def _chunks_of(disk: ScratchDisk) -> Layers:
