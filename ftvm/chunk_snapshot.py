@@ -27,8 +27,16 @@ class FollowedDisk(Protocol):
     def peek_chunk(self, index: int) -> bytes: ...
 
 
+class _Several(list[Callable[[int, int], None]]):
+    """All who follow one disk."""
+
+    def __call__(self, first: int, last: int) -> None:
+        for each in self:
+            each(first, last)
+
+
 class ChunkSeries:
-    """A row of snapshots of one disk, one at a time; the only one that the disk has."""
+    """A row of snapshots of one disk, one at a time; a disk may have several rows."""
 
     def __init__(self, disk: FollowedDisk) -> None:
         self._disk = disk
@@ -37,7 +45,13 @@ class ChunkSeries:
         self._pending: set[int] = set()
         self._kept: dict[int, bytes] = {}
         self._trouble: OSError | None = None
-        disk.before_change = self._before
+        before = disk.before_change
+        disk.before_change = _Several([*before, self._before] if isinstance(before, _Several) else [self._before])
+
+    @property
+    def kept(self) -> int:
+        """Copies that wait to be taken; each is memory."""
+        return len(self._kept)
 
     def begin(self, *, changed: bool) -> int:
         """Between two epochs: only chunks written since the one before began, or all that hold anything; how many."""
@@ -61,7 +75,9 @@ class ChunkSeries:
 
     def close(self) -> None:
         """Follow the disk no longer."""
-        self._disk.before_change = None
+        before = self._disk.before_change
+        others = [each for each in before if each != self._before] if isinstance(before, _Several) else []
+        self._disk.before_change = _Several(others) if others else None
         with self._lock:
             self._pending.clear()
             self._kept.clear()

@@ -28,6 +28,7 @@ COMMANDS = {
     "backup": "Join a pair's primary on another host, and follow it.",
     "stop": "End a pair, or a machine run alone, in order.",
     "replay": "Run a recording again, and verify it; or debug it.",
+    "debug": "Look into a running pair, which does not notice.",
     "checkpoint": "Make a recording open at once, anywhere.",
     "last-write": "Find who wrote a place in a recorded guest's memory.",
     "machine": "Write an example machine file, check one, make keys.",

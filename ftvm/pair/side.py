@@ -31,6 +31,7 @@ from ftvm.image import load_image
 from ftvm.machine import ENGINE, Machine
 from ftvm.pair.backup import Backup
 from ftvm.pair.cold_start import arbiter_of
+from ftvm.pair.debug_door import DebugDoor
 from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
@@ -131,6 +132,8 @@ class Side:
         self._changes: Changes | None = (
             None  # since this side follows, for the checkpoints of a recording it goes on with
         )
+        self._door: DebugDoor | None = None
+        self._door_trouble = ""
         self._status = StatusWriter(state, options.member, config.name, background=True)
         self._arbiter = arbiter_of(config, state)
         self._ledger = ImageLedger(state.side(options.member), config.name)
@@ -244,6 +247,7 @@ class Side:
         while not member.over:
             now = time.perf_counter()
             wait = member.step(now)
+            self._mind_door()
             if self._stopping:
                 self._stop_in_order()
             if self._recording is not None and not member.over:
@@ -279,6 +283,29 @@ class Side:
         if self._late and self._world.opened:
             self._open_services()
         self._status.update(time.monotonic(), **self.report())
+
+    def _mind_door(self) -> None:
+        """A backup in sync can be looked at; who is live, or not there yet, cannot."""
+        door, member = self._door, self.member
+        if door is not None:
+            if member.role is Role.BACKUP:
+                door.boundary()
+            else:
+                self._door = None
+                door.close(f"this side is {member.role.value} now")
+        elif member.role is Role.BACKUP and not self._door_trouble and member.backup is not None:
+            try:
+                self._door = DebugDoor(
+                    self._state.side(self.options.member),
+                    self._machine,
+                    self._disks.images,
+                    self._poller.wake,
+                    self._say.info,
+                )
+                member.backup.on_executed = self._door.executed
+            except OSError as error:
+                self._door_trouble = str(error)
+                self._say.warning(f"debuggers cannot look at this side: {error}")
 
     def _follow_changes(self) -> None:
         if self._keep is not None and self._changes is None and self.member.role is Role.BACKUP:
@@ -432,6 +459,8 @@ class Side:
     def _close(self) -> None:
         member = self.member
         self._closing = True
+        if self._door is not None:
+            self._door.close("this side ends")
         if self._receiver is not None:
             self._receiver.join(RECEIVER_S)  # two threads must not be in one socket
         if member.link is not None:

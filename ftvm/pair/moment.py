@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Moment`: a machine between two entries, held while it runs on; and the entries that it has run since.
+
+RAM and disks are copy-on-write: a page or chunk is copied before its first change, so a moment that nobody reads costs
+memory for what has changed since (`held`), and one that is being read ever less. Whoever reads takes all of it, once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ftvm.checkpointing import CHUNK, Changes
+from ftvm.chunk_snapshot import FollowedDisk
+from ftvm.machine import Machine
+from ftvm.pair.debug_wire import entry_body
+from ftvm.ram_snapshot import PAGE, Pages
+from replay.entry import Entry, EpochResult
+
+PAGES_AT_ONCE: Final = 64  # as a piece of RAM holds
+
+
+class Moment:
+    """Made, and told of entries, in the guest's thread between two epochs; read in another one."""
+
+    def __init__(self, machine: Machine, disks: Sequence[FollowedDisk]) -> None:
+        self.sequence = machine.sequence
+        self.sections = machine.save_state()
+        self._changes = Changes(machine, disks)
+        self._ram, _ = self._changes.begin(changed=False)
+        self._news = threading.Condition()
+        self._entries: deque[bytes] = deque()
+        self._entry_bytes = 0
+        self._over = ""
+        self._reading = threading.Lock()  # closed is closed: the machine's next snapshots are not this one's
+        self._closed = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory, about."""
+        if self._closed:
+            return 0
+        chunks = sum(series.kept for series in self._changes.disks)
+        return self._ram.kept * PAGE + chunks * CHUNK + self._entry_bytes
+
+    def executed(self, entry: Entry, result: EpochResult) -> None:
+        """The machine has run this."""
+        body = entry_body(entry, result)
+        with self._news:
+            self._entries.append(body)
+            self._entry_bytes += len(body)
+            self._news.notify()
+
+    def end(self, why: str) -> None:
+        """Nothing more will be executed, or wanted."""
+        with self._news:
+            self._over = self._over or why
+            self._news.notify()
+
+    @property
+    def over(self) -> str:
+        """Why nothing more will come; empty while it may."""
+        return self._over
+
+    def pages(self) -> Iterator[Pages]:
+        """All of RAM that is not zero."""
+        while len(pages := self._take_pages()):
+            if len(pages.numbers):
+                yield Pages(pages.numbers, pages.content)
+
+    def chunks(self) -> Iterator[tuple[int, int, bytes]]:
+        """All chunks of disks that may hold something: disk, number, content. OSError."""
+        for unit in range(len(self._changes.disks)):
+            while (piece := self._take_chunk(unit)) is not None:
+                yield unit, *piece
+
+    def _take_pages(self) -> Pages:
+        with self._reading:
+            return Pages(b"", b"") if self._closed else self._ram.take(PAGES_AT_ONCE)
+
+    def _take_chunk(self, unit: int) -> tuple[int, bytes] | None:
+        with self._reading:
+            return None if self._closed else self._changes.disks[unit].take()
+
+    def next_entry(self, wait_s: float) -> bytes | None:
+        """The next executed entry, as it is sent; empty when none has come in that time. None: it is over."""
+        with self._news:
+            self._news.wait_for(lambda: self._entries or self._over, wait_s)
+            if not self._entries:
+                return None if self._over else b""
+            body = self._entries.popleft()
+            self._entry_bytes -= len(body)
+            return body
+
+    def close(self) -> None:
+        """Follow the machine no longer; in the guest's thread. There must be words for it in `over` before."""
+        with self._reading:
+            self._closed = True
+            self._changes.close()
