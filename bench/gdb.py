@@ -14,7 +14,7 @@ from typing import Final
 
 GDB: Final = "gdb-multiarch"
 MARK: Final = "TIMES "
-PATIENCE_S: Final = 600.0
+PATIENCE_S: Final = 240.0
 SCRIPT: Final = """\
 set pagination off
 set confirm off
@@ -28,7 +28,6 @@ def timed(label, command, count):
     for _ in range(count):
         before = time.perf_counter()
         gdb.execute(command, to_string=True)
-        gdb.selected_frame().pc()
         times.append(time.perf_counter() - before)
     print("{mark}" + json.dumps([label, times]), flush=True)
 {steps}
@@ -44,7 +43,10 @@ def timed(port: int, image: Path, steps: Sequence[Step], last: str, log: Path) -
     lines = "\n".join(f"timed({json.dumps(label)}, {json.dumps(words)}, {count})" for label, words, count in steps)
     log.write_text(SCRIPT.format(port=port, mark=MARK, steps=lines, last=last))
     command = [GDB, "-q", "-nx", "-batch", "-x", str(log), str(image)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{steps[-1][1]!r} was not done within {PATIENCE_S:g} s") from None
     found: dict[str, list[float]] = {}
     for line in done.stdout.splitlines():
         if line.startswith(MARK):

@@ -9,7 +9,9 @@ from typing import Any, Final
 from ftvm.debugger import Debugger
 from ftvm.disassembly import Disassembler, Instruction
 from ftvm.hart import HitKind
+from replay.divergence import event_words
 from replay.position import Position
+from replay.timeline import When
 
 BLOCK_INSNS: Final = 512  # the engine's longest block
 
@@ -25,10 +27,16 @@ class Written:
     device: bool  # a device wrote, asked by this instruction
     old: bytes
     new: bytes
+    when: When = When.INSIDE
+    event: str = ""  # the one, in words, that made a device write before the entry's first instruction
 
     def words(self) -> str:
         """For people."""
         who = "a device, asked by" if self.device else "the instruction"
+        if self.when is When.EVENTS:
+            who = f"a device, on {self.event or 'an event'}, before"
+        elif self.when is When.END:
+            who = "a device, between two entries, behind"
         at = f" in {self.symbol}" if self.symbol else ""
         return (
             f"{self.address:#x} was written at {self.position} by {who} {self.instruction}{at}\n"
@@ -45,6 +53,8 @@ class Written:
             "instruction": self.instruction.words,
             "symbol": self.symbol or None,
             "device": self.device,
+            "when": self.when.value,
+            "event": self.event or None,
             "old": self.old.hex(),
             "new": self.new.hex(),
         }
@@ -66,17 +76,36 @@ def find_writer(
         raise ValueError(f"{number:#x} is not mapped to RAM at {timeline.position}")
     stop = debugger.last_write(at, length)
     if stop is None or stop.hit is None:
-        raise ValueError(f"nothing has written to {number:#x} between the recording's beginning and {place}")
-    if stop.hit.kind == HitKind.DEVICE:
+        held = debugger.read(at, length, physical=True).hex(" ")
+        raise ValueError(
+            f"nothing has written to {number:#x} between the recording's beginning and {place}: it holds what it held "
+            f"at the beginning ({held})"
+        )
+    device = stop.hit.kind == HitKind.DEVICE
+    if device and stop.when is When.INSIDE:
         _to_request(debugger, at, length)
     pc = debugger.registers()["pc"]
     instruction = Disassembler().at(pc, debugger.read)
     old = debugger.read(at, length, physical=True)
     position = timeline.position
-    timeline.step()
+    event = _behind(debugger, stop.when)
     new = debugger.read(at, length, physical=True)
-    device = stop.hit.kind == HitKind.DEVICE
-    return Written(number, position, instruction, debugger.symbols.name(pc), device, old, new)
+    return Written(number, position, instruction, debugger.symbols.name(pc), device, old, new, stop.when, event)
+
+
+def _behind(debugger: Debugger, when: When) -> str:
+    """Goes on until it is written; the event that did it, if it was one."""
+    timeline = debugger.timeline
+    if when is When.INSIDE:
+        timeline.step()
+        return ""
+    here = timeline.position
+    if when is When.END:
+        timeline.seek(Position(here.sequence, timeline.entries[here.sequence][1].clock))
+        return ""
+    entry, _ = timeline.entries[here.sequence + 1]
+    timeline.seek(Position(entry.sequence, entry.clock))
+    return ", ".join(event_words(event) for event in entry.events)
 
 
 def _to_request(debugger: Debugger, at: int, length: int) -> None:

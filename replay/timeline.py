@@ -95,6 +95,14 @@ class Why(Enum):
     INTERRUPTED = "interrupted"
 
 
+class When(Enum):
+    """At which point of an entry something was noted."""
+
+    EVENTS = "events"  # before its first instruction, when its events were delivered
+    INSIDE = "inside"
+    END = "end"  # behind its last instruction, by what devices do between entries
+
+
 @dataclass(frozen=True, slots=True)
 class Stop(Generic[H]):
     """Where a run has stopped, and why. `hit` is of watched memory."""
@@ -102,12 +110,19 @@ class Stop(Generic[H]):
     why: Why
     position: Position
     hit: H | None = None
+    when: When = When.INSIDE
 
 
 @dataclass(frozen=True, slots=True)
 class _Found(Generic[H]):
-    position: Position
+    sequence: int
     hit: H
+    when: When = When.INSIDE
+
+    @property
+    def position(self) -> Position:
+        """In front of it; of one at an entry's end, the nearest that can be named, which is behind it."""
+        return Position(self.sequence - (self.when is When.EVENTS), self.hit.clock)
 
 
 class Timeline(Generic[Still, H]):
@@ -267,12 +282,9 @@ class Timeline(Generic[Still, H]):
             stop = self._run_on(self.end if until is None else until)
         finally:
             self._look_away()
-        if stop.why != Why.WATCH:
-            return stop
-        assert stop.hit is not None
-        return self._at_access(place, stop.hit, behind)
+        return stop if isinstance(stop, Stop) else self._at_access(place, stop, behind)
 
-    def _run_on(self, until: Position) -> Stop[H]:
+    def _run_on(self, until: Position) -> Stop[H] | _Found[H]:
         while True:
             if self._open is None:
                 if self._done == self.entries.last:
@@ -283,23 +295,33 @@ class Timeline(Generic[Still, H]):
                     return Stop(Why.INTERRUPTED, self.position)
                 self._keep_now_and_then()
                 self._begin()
+                if hits := self.machine.hits():
+                    return _Found(self.position.sequence, hits[0], When.EVENTS)
             sequence = self.position.sequence
             within = sequence == until.sequence and until.clock < self.entries[sequence][1].clock
             self.machine.pause_at(until.clock if within else None)
             paused = self.machine.advance()
             if hits := self.machine.hits():
-                return Stop(Why.WATCH, Position(sequence, hits[0].clock), hits[0])
+                return _Found(sequence, hits[0])
             if paused:
                 return Stop(Why.PLACE if within and self.position >= until else Why.BREAKPOINT, self.position)
             self._finish()
+            if hits := self.machine.hits():
+                return _Found(sequence, hits[0], When.END)
 
-    def _at_access(self, place: Position, hit: H, behind: bool) -> Stop[H]:
-        """To the instruction that made an access. That is noted only when it has happened."""
-        sequence = self.position.sequence
-        self.seek(max(place, Position(sequence, hit.clock)))
-        if behind:
+    def _at_access(self, place: Position, found: _Found[H], behind: bool) -> Stop[H]:
+        """To the instruction that made an access, the events, the end. It is noted only when it has happened."""
+        if not behind or found.when is When.INSIDE:
+            self._in_front_of(found, place)
+        if behind and found.when is When.INSIDE:
             self.step()
-        return Stop(Why.WATCH, self.position, hit)
+        return Stop(Why.WATCH, self.position, found.hit, found.when)
+
+    def _in_front_of(self, found: _Found[H], place: Position) -> None:
+        """Not before `place`, where the run began that found it."""
+        self.seek(max(place, found.position))
+        if found.when is When.END and self.position > place:
+            self.step_back()
 
     def run_back(self) -> Stop[H]:
         """Go back to the last breakpoint or access to watched memory before here, or to the beginning."""
@@ -311,9 +333,9 @@ class Timeline(Generic[Still, H]):
                 continue
             found = self._last_hit(still, here)
             if found is not None:
-                self.seek(found.position)
+                self._in_front_of(found, self.start)
                 why = Why.BREAKPOINT if self._is_breakpoint(found.hit) else Why.WATCH
-                return Stop(why, self.position, found.hit)
+                return Stop(why, self.position, found.hit, found.when)
             if self.interrupted():
                 return Stop(Why.INTERRUPTED, self.seek(Position(still.sequence, still.clock)))
             here, later = Position(still.sequence, still.clock), still
@@ -344,12 +366,19 @@ class Timeline(Generic[Still, H]):
                 sequence = self._done + 1
                 self._keep_now_and_then()
                 self._begin()
-                self._go_on_to(before.clock if sequence == before.sequence else self.entries[sequence][1].clock)
+                for hit in self.machine.hits():
+                    found = _Found(sequence, hit, When.EVENTS)
+                ends = self.entries[sequence][1].clock
+                self.machine.pause_at(before.clock if sequence == before.sequence and before.clock < ends else None)
+                paused = self.machine.advance()
                 for hit in self.machine.hits():
                     if Position(sequence, hit.clock) < before:
-                        found = _Found(Position(sequence, hit.clock), hit)
-                if self._open is not None:
+                        found = _Found(sequence, hit)
+                if paused:
                     break
+                self._finish()
+                for hit in self.machine.hits():
+                    found = _Found(sequence, hit, When.END)
         finally:
             self._look_away()
         return found
