@@ -13,6 +13,7 @@ piece.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -114,7 +115,9 @@ def hex_pattern(text: str) -> re.Pattern[bytes]:
 
 def _compiled(pattern: bytes, flags: int) -> re.Pattern[bytes]:
     try:
-        return re.compile(pattern, flags)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of sets that a later Python may read otherwise
+            return re.compile(pattern, flags)
     except (re.error, OverflowError, RecursionError) as error:
         raise PatternError(f"not a regular expression: {error}") from None
 

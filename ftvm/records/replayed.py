@@ -20,13 +20,13 @@ from typing import Final, Self
 
 from devices.event import Event
 from devices.event import Output as MachineOutput
+from ftvm.checkpoints import checkpoints_of
 from ftvm.debugger import Debugger
 from ftvm.hart import BYTES_PER_TICK, Hit
 from ftvm.machine import Machine
 from ftvm.records.happening import INTERRUPTS, DiskRequest, Epoch, Happening, Interrupt, Output, epoch_of
 from ftvm.replaying import rebuild
 from replay.batch import Recorded
-from replay.checkpoint_file import path_of
 from replay.divergence import Divergence, differences
 from replay.errors import LogError
 from replay.log_reader import LogReader
@@ -79,7 +79,7 @@ class Replay:
         self._event: tuple[int, Event] | None = None
         self.verified = 0
         """Epochs whose digests were compared so far."""
-        if first > 1 and path_of(path).exists():
+        if first > 1 and _has_checkpoints(path):
             self._start_from_checkpoint(path, machine_file)
         else:
             self._start_anew(path, machine_file)
@@ -192,3 +192,12 @@ class Replay:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _has_checkpoints(path: Path) -> bool:
+    """Beside the log, or in a pack."""
+    with LogReader(path) as reader:
+        found = checkpoints_of(path, reader.header)
+    if found is not None:
+        found.close()
+    return found is not None

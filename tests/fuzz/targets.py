@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from tests.fuzz import clients, debugger, files, logs, machine_state, rings, wire
+from tests.fuzz import clients, contents, debugger, files, logs, machine_state, rings, wire
 from tests.fuzz.engine import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for group in (wire, logs, files, clients, rings, machine_state, debugger)
+    for group in (wire, logs, files, clients, rings, machine_state, debugger, contents)
     for target in group.TARGETS
 }

@@ -19,6 +19,7 @@ SECONDS_MAX = 20.0  # of one slice, on a busy machine; the number of cases is wh
 CASES = {
     "frame": 4000, "entry": 4000, "request": 4000, "transfer": 1500, "log": 150, "log-records": 300,
     "machine-file": 800, "image": 600, "nbd-client": 600, "driver": 800, "virtqueue": 200, "rsp-packets": 1500,
+    "content": 1500, "pattern": 1500,
 }  # fmt: skip
 RISKY_CASES = 60
 GUESTS = 25
