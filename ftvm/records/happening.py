@@ -86,23 +86,22 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Input(Happening):
-    """One event, as the log has it. `code` is its kind's number (`devices.event.EventKind`), `unit` the device's."""
+class Moved(Happening):
+    """Bytes that went into the guest or came out of it. `code` is the kind's number, `unit` the device's."""
 
     code: int
     unit: int
     data: bytes
-    direction: ClassVar[str] = "in"
-
-    @property
-    def kind(self) -> str:
-        """console_input, packet, entropy, block_request, block_close, control or link; kind_N for unknown ones."""
-        return INPUT_KINDS.get(self.code, f"kind_{self.code}")
 
     @property
     def content(self) -> Content:
         """What the bytes mean; decoded anew each time."""
-        return event_content(self.code, self.unit, self.data)
+        raise NotImplementedError
+
+    @property
+    def is_packet(self) -> bool:
+        """Whether it is a packet of a network device."""
+        raise NotImplementedError
 
     @property
     def summary(self) -> str:
@@ -112,23 +111,46 @@ class Input(Happening):
     @property
     def payload(self) -> bytes:
         """See `Happening`."""
-        return _payload(self)
+        if self.is_packet:
+            return self.data[HEAD:]  # without taking it apart
+        found = getattr(self.content, "data", self.data)
+        assert isinstance(found, bytes)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Input(Moved):
+    """One event, as the log has it; kinds in `devices.event.EventKind`."""
+
+    direction: ClassVar[str] = "in"
+
+    @property
+    def kind(self) -> str:
+        """console_input, packet, entropy, block_request, block_close, control or link; kind_N for unknown ones."""
+        return INPUT_KINDS.get(self.code, f"kind_{self.code}")
+
+    @property
+    def content(self) -> Content:
+        """See `Moved`."""
+        return event_content(self.code, self.unit, self.data)
+
+    @property
+    def is_packet(self) -> bool:
+        """See `Moved`."""
+        return self.code == EventKind.PACKET
 
     def _more(self) -> Mapping[str, Any]:
         return {"unit": self.unit}
 
 
 @dataclass(frozen=True, slots=True)
-class Output(Happening):
+class Output(Moved):
     """One visible effect, as a replay has made it again; the clock is that of the block of code which made it.
 
-    `offset`: the first byte's place in the stream (console, port), or the request's number (reply). A `durable` one
-    left only when the disks were synced.
+    Kinds in `devices.event.OutputKind`. `offset`: the first byte's place in the stream (console, port), or the
+    request's number (reply). A `durable` one left only when the disks were synced.
     """
 
-    code: int
-    unit: int
-    data: bytes
     offset: int
     durable: bool
     direction: ClassVar[str] = "out"
@@ -140,18 +162,13 @@ class Output(Happening):
 
     @property
     def content(self) -> Content:
-        """What the bytes mean; decoded anew each time."""
+        """See `Moved`."""
         return output_content(self.code, self.unit, self.data, self.offset)
 
     @property
-    def summary(self) -> str:
-        """What the content says of itself."""
-        return str(self.content)
-
-    @property
-    def payload(self) -> bytes:
-        """See `Happening`."""
-        return _payload(self)
+    def is_packet(self) -> bool:
+        """See `Moved`."""
+        return self.code == OutputKind.PACKET
 
     def _more(self) -> Mapping[str, Any]:
         return {"unit": self.unit, "offset": self.offset, "durable": self.durable}
@@ -271,12 +288,3 @@ def epoch_of(entry: Entry, result: RecordedResult) -> Epoch:
         entry.sequence, entry.clock, result.clock, entry.time, result.time, entry.time_max, entry.budget,
         reason_name(result.reason), result.digest, result.pages, flags, inputs,
     )  # fmt: skip
-
-
-def _payload(happening: Input | Output) -> bytes:
-    packet = EventKind.PACKET if isinstance(happening, Input) else OutputKind.PACKET
-    if happening.code == packet:
-        return happening.data[HEAD:]  # without taking it apart
-    found = getattr(happening.content, "data", happening.data)
-    assert isinstance(found, bytes)
-    return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ftvm.records.happening import TICKS_PER_SECOND, Epoch, Happening, Input, Output
+from ftvm.records.happening import TICKS_PER_SECOND, Epoch, Happening, Moved
 
 ARROWS: Final = {"in": "<-", "out": "->", "cpu": "--"}
 INDENT: Final = " " * 10
@@ -40,5 +40,5 @@ def line(happening: Happening) -> str:
 
 def what(happening: Happening) -> str:
     """The same without where and when."""
-    unit = f" {happening.unit}" if isinstance(happening, Input | Output) and "packet" in happening.kind else ""
+    unit = f" {happening.unit}" if isinstance(happening, Moved) and happening.is_packet else ""
     return f"{ARROWS[happening.direction]} {happening.kind + unit:<14} {happening.summary}"

@@ -16,9 +16,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import BinaryIO, Final
 
-from devices.event import EventKind, OutputKind
 from devices.virtio.offload import HEAD, PacketError, without
-from ftvm.records.happening import Happening, Input, Output
+from ftvm.records.happening import Happening, Moved
 
 SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6
 BYTE_ORDER: Final = 0x1A2B3C4D
@@ -48,12 +47,9 @@ class CaptureWriter:
 
     def add(self, happening: Happening) -> bool:
         """Write it, if it is a packet; whether it was one."""
-        if isinstance(happening, Input) and happening.code == EventKind.PACKET:
-            direction = INBOUND
-        elif isinstance(happening, Output) and happening.code == OutputKind.PACKET:
-            direction = OUTBOUND
-        else:
+        if not isinstance(happening, Moved) or not happening.is_packet:
             return False
+        direction = INBOUND if happening.direction == "in" else OUTBOUND
         frame = on_the_wire(happening.data)
         if happening.unit >= UNITS_MAX or not frame:
             return False

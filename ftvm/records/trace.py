@@ -27,7 +27,7 @@ from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
 from devices.event import OutputKind
 from ftvm.records.content import BlockReply, BlockRequest, Packet
-from ftvm.records.happening import DiskRequest, Epoch, Happening, Input, Interrupt, Output
+from ftvm.records.happening import DiskRequest, Epoch, Happening, Interrupt, Moved, Output
 from ftvm.records.lag import Sample
 from ftvm.records.query import ConsoleLines
 
@@ -85,10 +85,10 @@ class TraceWriter:
         elif isinstance(happening, DiskRequest):
             details = {"offset": happening.offset, "length": happening.length}
             self._instant(self._track(f"disk {happening.unit}"), happening, happening.command, details)
-        elif isinstance(happening, Input | Output):
+        elif isinstance(happening, Moved):
             self._add_moved(happening)
 
-    def _add_moved(self, happening: Input | Output) -> None:
+    def _add_moved(self, happening: Moved) -> None:
         content = happening.content
         if isinstance(content, Packet):
             way = "in" if happening.direction == "in" else "out"
@@ -106,7 +106,7 @@ class TraceWriter:
         for line in lines:
             self._instant(self._track("console"), line, line.summary)
 
-    def _request(self, happening: Input | Output, request: BlockRequest) -> None:
+    def _request(self, happening: Moved, request: BlockRequest) -> None:
         """Numbered as the journal does: a connection is named by the number of its first request."""
         self._requests = max(self._requests + 1, request.connection)
         details: Arguments = {"offset": request.offset, "length": request.length, "request": self._requests}
@@ -119,7 +119,7 @@ class TraceWriter:
         self._under_way.add(self._requests)
         self._tell_under_way(happening)
 
-    def _reply(self, happening: Input | Output, reply: BlockReply) -> None:
+    def _reply(self, happening: Moved, reply: BlockReply) -> None:
         if reply.number not in self._lanes:
             return  # its request is not in this part of the recording
         lane = self._lanes.index(reply.number)
