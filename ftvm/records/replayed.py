@@ -8,6 +8,7 @@ up at the last one before the first epoch that was asked for; otherwise the gues
 
 Interrupts are seen as arrivals at the handler that `stvec` names as the epoch begins, with the cause that is then in
 `scause`: where a guest sets another handler in the middle of an epoch, those of this epoch which it takes are missing.
+Of more than half a million traps in one epoch, those in the middle are missing.
 """
 
 from __future__ import annotations

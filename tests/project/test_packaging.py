@@ -50,6 +50,7 @@ def test_the_wheel_carries_guests_and_core(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for guest in ("blockd", "netecho", "console", "compute", "timer"):
         assert f"ftvm/guests/{guest}.elf" in names
+    assert "ftvm/report/page/page.html" in names
     assert any(name.startswith("ftvm/_hart.") and name.endswith(".so") for name in names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]

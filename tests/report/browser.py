@@ -132,6 +132,9 @@ class Page:
 
     def load(self, path: Path, dark: bool) -> None:
         """Go there, and wait until it is there."""
+        # The empty page first: its event would be taken for the other's.
+        while self.value("document.readyState") != "complete":
+            time.sleep(0.01)
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
