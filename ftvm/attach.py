@@ -39,7 +39,10 @@ JOIN_S: Final = 5.0
 
 
 class Attached:
-    """One connection to a backup; `log` is there when this is made. ChannelError, LogError, ConfigError, ImageError."""
+    """One connection to a backup. ChannelError, LogError, ConfigError, ImageError.
+
+    When this is made, `log` holds the moment that the backup gave, and all until this side came.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class Attached:
         """Why nothing more comes; empty while it does."""
         self._say = say
         self._closing = False
+        self._present = 0
+        self._is_present = threading.Event()
         path = state.side(side) / NAME
         try:
             self._connection = connect_unix(path, CONNECT_S)
@@ -70,6 +75,7 @@ class Attached:
         self._connection.settimeout(FLUSH_S)
         self._thread = threading.Thread(target=self._follow, name="attached", daemon=True)
         self._thread.start()
+        self._is_present.wait(MOMENT_S)
 
     def _take(self, config: MachineConfig, progress: Callable[[int], None]) -> tuple[int, Recording]:
         """The moment, as the beginning of the log; the entry before it."""
@@ -94,9 +100,9 @@ class Attached:
         if kind == Kind.BYE:
             raise ChannelError(body.decode("utf-8", "replace"))
         fields: Any = msgpack.unpackb(body) if kind == Kind.HELLO else None
-        if not isinstance(fields, list) or len(fields) != 4 or fields[0] != VERSION:
+        if not isinstance(fields, list) or len(fields) != 5 or fields[0] != VERSION:
             raise ChannelError("the backup speaks another version of this: use the ftvm that the pair runs with")
-        _, sequence, digest, sizes = fields
+        _, sequence, self._present, digest, sizes = fields
         if digest != config.digest() or len(sizes) != len(config.disk):
             raise ChannelError("the backup runs another machine than the state directory's machine.toml describes")
         return sequence, sizes
@@ -134,11 +140,14 @@ class Attached:
 
     def _follow(self) -> None:
         try:
+            self._reached(self.sequence)
             while not self._closing:
                 found = self._reader.receive()
                 now = time.monotonic()
                 if found is not None and found[0] == Kind.ENTRY:
-                    self._recording.append(*decode_executed(found[1]), now)
+                    entry, result = decode_executed(found[1])
+                    self._recording.append(entry, result, now)
+                    self._reached(entry.sequence)
                 elif found is not None and found[0] == Kind.BYE:
                     self._ended(found[1].decode("utf-8", "replace"))
                     return
@@ -146,10 +155,17 @@ class Attached:
         except (ChannelError, LogError) as error:
             self._ended(str(error))
 
+    def _reached(self, sequence: int) -> None:
+        """All up to where the backup was when this side came is in the log."""
+        if sequence >= self._present and not self._is_present.is_set():
+            self._recording.flush()
+            self._is_present.set()
+
     def _ended(self, why: str) -> None:
         with suppress(LogError):
             self._recording.flush()
         self.over = why
+        self._is_present.set()
         if not self._closing:
             self._say(f"nothing more comes from the pair: {why}; what has come stays")
 

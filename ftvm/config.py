@@ -210,6 +210,7 @@ class PairTable(_Table):
     timeout_ms: Annotated[int, Field(ge=10, le=600_000)] = 200
     arbiter: ArbiterBackend = Backend("file", "arbiter")
     keys: Annotated[FilePath | None, Field(validate_default=True)] = None
+    history: Annotated[Size, Field(le=64 << 30)] = 0
 
     @field_validator("timeout_ms")
     @classmethod

@@ -56,6 +56,7 @@ heartbeat_ms = 20
 timeout_ms = 200                    # silence for so long is suspicious; at least three heartbeats
 arbiter = "file:arbiter"            # a directory, which two hosts must share
 # keys = "pair.keys"                # needed to listen on anything but loopback: see `ftvm machine keys`
+# history = "64 MiB"                # memory of a backup for what was, so that `ftvm debug` can go back (default: none)
 """
 
 
@@ -86,7 +87,9 @@ def to_toml(config: MachineConfig) -> str:
     tables.append(("[driver]", config.driver.model_dump()))
     pair = config.pair
     written = {"listen": str(pair.listen), "arbiter": str(pair.arbiter)}
-    tables.append(("[pair]", {**pair.model_dump(exclude={"listen", "arbiter"}), **written}))
+    if pair.history:
+        written["history"] = format_size(pair.history)
+    tables.append(("[pair]", {**pair.model_dump(exclude={"listen", "arbiter", "history"}), **written}))
     return "\n".join(_table(head, values) for head, values in tables)
 
 

@@ -9,6 +9,12 @@
 Between two entries the guest's thread begins a copy-on-write snapshot, a fraction of a millisecond. Everything else
 happens in the door's thread, at a lower priority. Memory is bounded: a debugger that takes too slowly, or a guest that
 writes faster than can be read, ends the connection in words. One debugger at a time; the next one waits for its turn.
+
+With `history`, a debugger is given a moment of the past and all that followed: two moments are held that nobody reads
+yet. When the younger one has come to half of the memory that they may take, it takes the place of the older one.
+
+    older |--------------------------------> entries
+    younger                  |-------------> entries      now
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import os
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +33,7 @@ import msgpack
 
 from ftvm.chunk_snapshot import FollowedDisk
 from ftvm.machine import Machine
-from ftvm.pair.debug_wire import NAME, VERSION, Kind, chunk_body, message
+from ftvm.pair.debug_wire import NAME, VERSION, Kind, chunk_body, entry_body, message
 from ftvm.pair.moment import Moment
 from ftvm.pair.ram_feed import encode_pages
 from ftvm.world.unix_listener import listen_unix
@@ -58,6 +65,7 @@ class DebugDoor:
         wake: Callable[[], None],
         say: Callable[[str], None] = lambda text: None,
         held_max: int = HELD_MAX,
+        history: int = 0,
     ) -> None:
         """Opens the socket; OSError. `wake` is called in the door's thread when `boundary` is due."""
         self._path = directory / NAME
@@ -65,10 +73,13 @@ class DebugDoor:
         self._disks = disks
         self._wake = wake
         self._say = say
-        self._held_max = held_max
+        self._held_max = held_max + history
+        self._history = history
+        self._past: deque[Moment] = deque()  # older and younger, not read by anybody
         self._news = threading.Condition()
         self._asked = self._closing = False
-        self._moment: Moment | None = None
+        self._moment: Moment | None = None  # that is being read
+        self._given: Moment | None = None  # the same, until the door's thread has taken it
         self._listener = listen_unix(self._path)
         self._thread = threading.Thread(target=self._work, name="debug door", daemon=True)
         self._thread.start()
@@ -86,17 +97,32 @@ class DebugDoor:
         if self._asked and self._moment is None:
             with self._news:
                 self._asked = False
-                self._moment = Moment(self._machine, self._disks)
+                self._moment = self._past.popleft() if self._past else Moment(self._machine, self._disks)
+                self._moment.present = self._machine.sequence
+                self._given = self._moment
                 self._news.notify()
+        if self._history:
+            self._keep_past()
+
+    def _keep_past(self) -> None:
+        past = self._past
+        if len(past) > 1 and (past[1].held > self._history // 2 or past[0].held > self._history):
+            past.popleft().close()
+        if len(past) < 1 or (len(past) < 2 and past[0].held > self._history // 4):
+            past.append(Moment(self._machine, self._disks))
 
     def executed(self, entry: Entry, result: EpochResult) -> None:
         """The machine has run an entry."""
         moment = self._moment
-        if moment is None or moment.over:
+        if not self._past and (moment is None or moment.over):
             return
-        moment.executed(entry, result)
-        if moment.held > self._held_max:
-            moment.end(TOO_SLOW)
+        body = entry_body(entry, result)
+        for past in self._past:
+            past.executed(body)
+        if moment is not None and not moment.over:
+            moment.executed(body)
+            if moment.held > self._held_max:
+                moment.end(TOO_SLOW)
 
     def close(self, why: str) -> None:
         """This side is no backup any more: whoever is connected is told why."""
@@ -106,6 +132,8 @@ class DebugDoor:
         if self._moment is not None:
             self._moment.end(why)
             self._moment.close()
+        while self._past:
+            self._past.popleft().close()
         with suppress(OSError):
             self._path.unlink()
 
@@ -133,8 +161,8 @@ class DebugDoor:
             self._asked = True
         self._wake()
         with self._news:
-            self._news.wait_for(lambda: (self._moment is not None and not self._asked) or self._closing)
-            moment = self._moment
+            self._news.wait_for(lambda: self._given is not None or self._closing)
+            moment, self._given = self._given, None
         if moment is None:
             return
         self._say("a debugger looks at this side's machine")
@@ -153,7 +181,7 @@ class DebugDoor:
 
     def _send(self, connection: socket.socket, moment: Moment) -> None:
         sizes = [disk.capacity for disk in self._disks]
-        hello = [VERSION, moment.sequence, self._machine.config.digest(), sizes]
+        hello = [VERSION, moment.sequence, moment.present, self._machine.config.digest(), sizes]
         connection.sendall(message(Kind.HELLO, msgpack.packb(hello)))
         for section in moment.sections:
             connection.sendall(message(Kind.SECTION, msgpack.packb(section)))

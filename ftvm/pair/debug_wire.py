@@ -3,7 +3,7 @@
 
     length of the body u32 | kind u8 | body            little-endian
 
-    HELLO    msgpack [version, sequence, configuration's digest, disks' sizes]
+    HELLO    msgpack [version, entry of the moment, entry now, configuration's digest, disks' sizes]
     SECTION  msgpack [name, bytes]: of the machine's state without RAM
     RAM      pages of RAM (ram_feed.py)
     CHUNK    unit u32, index u32, LZ4 block with its size: 64 KiB of a disk; what does not come is all zero

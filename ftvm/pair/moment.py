@@ -15,18 +15,19 @@ from typing import Final
 from ftvm.checkpointing import CHUNK, Changes
 from ftvm.chunk_snapshot import FollowedDisk
 from ftvm.machine import Machine
-from ftvm.pair.debug_wire import entry_body
 from ftvm.ram_snapshot import PAGE, Pages
-from replay.entry import Entry, EpochResult
 
 PAGES_AT_ONCE: Final = 64  # as a piece of RAM holds
 
 
 class Moment:
-    """Made, and told of entries, in the guest's thread between two epochs; read in another one."""
+    """Made, and told of entries, in the guest's thread between two epochs; read in another one.
+
+    `present` is the last entry when its reader came, `sequence` the one behind which it was made.
+    """
 
     def __init__(self, machine: Machine, disks: Sequence[FollowedDisk]) -> None:
-        self.sequence = machine.sequence
+        self.sequence = self.present = machine.sequence
         self.sections = machine.save_state()
         self._changes = Changes(machine, disks)
         self._ram, _ = self._changes.begin(changed=False)
@@ -45,9 +46,8 @@ class Moment:
         chunks = sum(series.kept for series in self._changes.disks)
         return self._ram.kept * PAGE + chunks * CHUNK + self._entry_bytes
 
-    def executed(self, entry: Entry, result: EpochResult) -> None:
-        """The machine has run this."""
-        body = entry_body(entry, result)
+    def executed(self, body: bytes) -> None:
+        """The machine has run an entry; it and its result as they are sent."""
         with self._news:
             self._entries.append(body)
             self._entry_bytes += len(body)

@@ -289,7 +289,7 @@ class Side:
         door, member = self._door, self.member
         if door is not None:
             if member.role is Role.BACKUP:
-                door.boundary()
+                self._let_look(door)
             else:
                 self._door = None
                 door.close(f"this side is {member.role.value} now")
@@ -301,11 +301,24 @@ class Side:
                     self._disks.images,
                     self._poller.wake,
                     self._say.info,
+                    history=self._config.pair.history,
                 )
                 member.backup.on_executed = self._door.executed
             except OSError as error:
                 self._door_trouble = str(error)
                 self._say.warning(f"debuggers cannot look at this side: {error}")
+
+    def _let_look(self, door: DebugDoor) -> None:
+        """Whatever goes wrong there, but a failing disk, is no reason to stop following the primary."""
+        try:
+            door.boundary()
+        except DiskFailure:
+            raise
+        except Exception as error:
+            self._door_trouble = f"{type(error).__name__}: {error}"
+            self._door = None
+            door.close(self._door_trouble)
+            self._say.warning(f"debuggers cannot look at this side any more: {self._door_trouble}")
 
     def _follow_changes(self) -> None:
         if self._keep is not None and self._changes is None and self.member.role is Role.BACKUP:

@@ -15,8 +15,9 @@ from ftvm.attach import Attached
 from ftvm.config_text import to_toml
 from ftvm.debugger import Debugger
 from ftvm.pair.debug_door import TOO_SLOW, DebugDoor
-from ftvm.pair.debug_wire import NAME
+from ftvm.pair.debug_wire import NAME, Kind, MessageReader
 from ftvm.state_dir import StateDir
+from ftvm.world.unix_listener import connect_unix
 from logging_channel.errors import ChannelError
 from replay.entry import Entry, EpochResult
 from tests.machine.box import Box, blockd_config
@@ -28,13 +29,15 @@ CALL_S = 60.0
 class Backup(Box):
     """A driver VM under writes, with a door; it stands for a side that follows."""
 
-    def __init__(self, state: StateDir, held_max: int = 1 << 28) -> None:
+    def __init__(self, state: StateDir, held_max: int = 1 << 28, history: int = 0) -> None:
         super().__init__(blockd_config())
         state.create()
         state.keep_machine(to_toml(self.config))
         self.chance = random.Random(5)
         self.until("blockd: ready")
-        self.door = DebugDoor(state.side("b"), self.machine, self.disks, lambda: None, held_max=held_max)
+        self.door = DebugDoor(
+            state.side("b"), self.machine, self.disks, lambda: None, held_max=held_max, history=history
+        )
         run = self.machine.run
 
         def told(entry: Entry) -> EpochResult:
@@ -125,13 +128,53 @@ def test_debuggers_come_one_after_the_other(backup: Backup, state: StateDir, tmp
         backup.write()
 
 
-def test_a_guest_that_writes_faster_than_one_reads_ends_the_look(state: StateDir, tmp_path: Path) -> None:
-    """Memory for copies is bounded, whatever the debugger does."""
+def test_a_debugger_that_reads_nothing_is_let_go_of(state: StateDir) -> None:
+    """Memory for what it has not taken is bounded."""
     backup = Backup(state, held_max=1 << 16)
-    answer = backup.until_done(lambda: attach(state, tmp_path / "slow.log"))
-    assert isinstance(answer, ChannelError) and TOO_SLOW in str(answer)
+    with connect_unix(state.side("b") / NAME) as connection:
+        end = time.monotonic() + CALL_S
+        while (moment := backup.door._moment) is None:
+            assert time.monotonic() < end
+            backup.write(4096)
+        while not moment.over:
+            assert time.monotonic() < end
+            backup.write(4096)
+        reader, kinds = MessageReader(connection), []
+        while not kinds or kinds[-1][0] != Kind.BYE:
+            found = reader.receive()
+            assert found is not None
+            kinds.append(found)
+        assert kinds[0][0] == Kind.HELLO and kinds[-1][1].decode() == TOO_SLOW
     backup.write()
     backup.close()
+
+
+def test_a_backup_with_history_gives_what_was_before_one_came(state: StateDir, tmp_path: Path) -> None:
+    """Back to a moment before the debugger came; and the memory for it is bounded, however long the guest runs."""
+    backup = Backup(state, history=1 << 20)
+    most = 0
+    for number in range(400):
+        backup.write(4096)
+        most = max(most, sum(moment.held for moment in backup.door._past))
+        if number == 10:
+            assert backup.door._past[0].sequence < backup.machine.sequence - 15
+    assert most < 2 << 20
+    oldest, present = backup.door._past[0].sequence, backup.machine.sequence
+    assert 20 < present - oldest < 800
+    attached = backup.until_done(lambda: attach(state, tmp_path / "past.log"))
+    assert isinstance(attached, Attached)
+    assert attached.sequence >= oldest and len(backup.door._past) >= 1
+    with Debugger.open(attached.log) as debugger:
+        timeline = debugger.timeline
+        assert timeline.end.sequence >= present
+        timeline.seek(timeline.end)
+        for _ in range(5):
+            assert timeline.step_back()
+        timeline.seek(timeline.start)
+        assert timeline.position.sequence == attached.sequence < present - 10
+    backup.until_done(attached.close)
+    backup.close()
+    assert backup.disks[0].before_change is None
 
 
 def test_a_door_that_is_closed_says_why_and_leaves_no_name(backup: Backup, state: StateDir, tmp_path: Path) -> None:

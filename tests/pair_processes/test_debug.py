@@ -43,14 +43,17 @@ def until_said(server: Served, words: str) -> None:
 
 
 def test_gdb_looks_into_a_pair_under_load(ftvm_pair: MakePair, tmp_path: Path) -> None:
-    """Registers, memory, steps back, breakpoints backwards; the newest moment; and not a request is lost."""
-    pair = ftvm_pair(PATIENT)
+    """Registers, memory, steps back, breakpoints backwards; what was before, the newest moment; no request is lost."""
+    pair = ftvm_pair(PATIENT + 'history = "32 MiB"\n')
     kept = tmp_path / "kept.log"
     with Load(pair.addresses) as load:
         term = term_of(pair)
+        load.answered(200)
         with served(debug(pair, "--record", str(kept)), tmp_path) as server:
             load.answered(200)
             said = server.gdb(
+                "monitor when",
+                "monitor seek start",
                 "monitor when",
                 "info registers pc sp satp",
                 "x/4xw $sp",
@@ -73,7 +76,8 @@ def test_gdb_looks_into_a_pair_under_load(ftvm_pair: MakePair, tmp_path: Path) -
             places = re.findall(r"(?:there|again) (\d+) (\w+)", said)
             assert len(places) == 2 and places[0] == places[1], said
             moments = [int(entry) for entry in re.findall(r"behind entry (\d+) of", said)]
-            assert moments[-1] > moments[0], said
+            attached, start = moments[0], min(moments)
+            assert start < attached - 50 and attached < moments[-1], said
             assert "a recording cannot be changed" in said and "divergence" not in said
             load.answered(200)
             again = server.gdb("monitor seek live", FLUSH, "monitor when")
