@@ -30,6 +30,7 @@ from replay.gdb.registers import BY_NUMBER
 from replay.log_reader import LogReader
 from replay.places import Places
 from replay.position import Position
+from replay.scouts import scouts_at_once
 from replay.timeline import Stop, Timeline, Why
 
 ADDRESSES: Final = 1 << 64
@@ -54,6 +55,7 @@ class Debugger:
         first = first_ram(rebuilt.machine.image.segments, [] if state is None else state.sections)
         self.traveller = Travelling(rebuilt.machine, rebuilt.disks, first)
         self.timeline: Timeline[Still, Hit] = Timeline(self.traveller, Entries(reader), verify=verify)
+        self.timeline.scouts = scouts_at_once()
         self.places = Places(self.timeline)
 
     @classmethod

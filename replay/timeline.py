@@ -12,14 +12,16 @@ backwards cost one epoch each.
 Every entry that is run to its end is compared with what was recorded: `Divergence` says where the two part.
 Breakpoints and watched memory are the machine's: it pauses at the first, and notes hits of both when it is told to
 record them. Going back to the last hit is going forth from still after still, the latest first, and taking the last
-hit that was noted.
+hit that was noted; over a long way, several stretches at the same time (replay/scouts.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from devices.event import Event
@@ -28,6 +30,7 @@ from replay.entries import Entries
 from replay.entry import Entry, EpochResult
 from replay.errors import StateLost
 from replay.position import Position
+from replay.scouts import Interrupted, ScoutLost, Scouts
 from replay.stills import Kept, Stills
 
 INSN_MAX: Final = 4  # an instruction moves the clock by 1 (a trap), 2 or 4
@@ -35,6 +38,8 @@ TRAIL: Final = 128  # of the clock: how far a step back looks, since more of the
 WRITES: Final = 2
 SPACING: Final = 150_000_000  # of the clock, between two stills: some 0.1 s
 STILLS_MAX: Final = 256
+SCOUT_FROM: Final = 600_000_000  # of the clock: a way back that is shorter is gone without help
+NEVER: Final = 1 << 63
 
 Range = tuple[int, int, int]
 """Physical address, length, 1: reads | 2: writes"""
@@ -142,6 +147,8 @@ class Timeline(Generic[Still, H]):
         self.entries = entries
         self.verify = verify
         self.interrupted = interrupted
+        self.scouts = 1  # forks that look back at the same time, when it is more
+        self.scout_from = SCOUT_FROM
         self._spacing = spacing
         self._done = entries.base  # last entry that the machine has finished
         self._open: Entry | None = None  # the one that it is in
@@ -327,33 +334,63 @@ class Timeline(Generic[Still, H]):
         """Go back to the last breakpoint or access to watched memory before here, or to the beginning."""
         here = self.position
         later: Kept[Still] | None = None
-        for still in self._stills_before(here):
-            if later is not None and self._nothing_between(still, later):
-                here, later = Position(still.sequence, still.clock), still
-                continue
-            found = self._last_hit(still, here)
-            if found is not None:
-                self._in_front_of(found, self.start)
-                why = Why.BREAKPOINT if self._is_breakpoint(found.hit) else Why.WATCH
-                return Stop(why, self.position, found.hit, found.when)
-            if self.interrupted():
-                return Stop(Why.INTERRUPTED, self.seek(Position(still.sequence, still.clock)))
+        looked = 0
+        while (still := self.stills.before(here.sequence - 1)) is not None:
+            if later is None or not self._nothing_between(still, later):
+                if looked == 1 and self.scouts > 1 and here.clock - self.start.clock > self.scout_from:
+                    looked += 1
+                    try:
+                        here, later = self._scouted(here, later)
+                    except Interrupted:
+                        return Stop(Why.INTERRUPTED, self.seek(here))
+                    continue
+                found = self._last_hit(still, here)
+                looked += 1
+                if found is not None:
+                    self._in_front_of(found, self.start)
+                    why = Why.BREAKPOINT if self._is_breakpoint(found.hit) else Why.WATCH
+                    return Stop(why, self.position, found.hit, found.when)
+                if self.interrupted():
+                    return Stop(Why.INTERRUPTED, self.seek(Position(still.sequence, still.clock)))
             here, later = Position(still.sequence, still.clock), still
         self.seek(self.start)
         return Stop(Why.EDGE, self.position)
+
+    def _scouted(self, here: Position, later: Kept[Still] | None) -> tuple[Position, Kept[Still] | None]:
+        """From where to look back: nothing is behind it, and the last of anything before is in the entry just before.
+
+        With the still that lies there, if one does. Interrupted.
+        """
+        stretches = list(self._stretches(here, later))
+        jobs = iter([partial(self._scout, still, before) for still, before in stretches])
+        with suppress(ScoutLost), Scouts(jobs, self.scouts) as scouts:
+            for (still, before), sequence in zip(stretches, scouts.answers(self.interrupted), strict=False):
+                if sequence:
+                    self._go_behind(sequence - 1)
+                    self._keep()
+                    return min(before, Position(sequence, self.entries[sequence][1].clock)), None
+                here, later = Position(still.sequence, still.clock), still
+        return here, later
+
+    def _stretches(self, here: Position, later: Kept[Still] | None) -> Iterator[tuple[Kept[Still], Position]]:
+        """From still to still before a position, the latest first, as far as there is something to be looked for."""
+        while (still := self.stills.before(here.sequence - 1)) is not None:
+            if later is None or not self._nothing_between(still, later):
+                yield still, here
+            here, later = Position(still.sequence, still.clock), still
+
+    def _scout(self, still: Kept[Still], before: Position) -> int:
+        """In a fork: the entry of the last hit in a stretch, 0 for none."""
+        self.interrupted = lambda: False
+        self._spacing = NEVER
+        found = self._last_hit(still, before)
+        return 0 if found is None else found.sequence
 
     def _nothing_between(self, still: Kept[Still], later: Kept[Still]) -> bool:
         """Whether nothing that was asked for can have happened between two stills, as the pages written there tell."""
         if self._breakpoints or any(access != WRITES for _, _, access in self._watched):
             return False
         return not self.machine.may_have_written(still.state, later.state, self._watched)
-
-    def _stills_before(self, place: Position) -> Iterator[Kept[Still]]:
-        """From the latest to the first; more may be kept meanwhile."""
-        sequence = place.sequence - 1 if place.sequence > self.start.sequence else place.sequence
-        while (still := self.stills.before(sequence)) is not None:
-            yield still
-            sequence = still.sequence - 1
 
     def _last_hit(self, still: Kept[Still], before: Position) -> _Found[H] | None:
         """The last hit from a still up to (and without) a position."""

@@ -5,7 +5,8 @@
                 modifying code, page tables, traps; tests/fuzz/hostile_guest.py)
     recorder    with checkpoints, with some made afterwards, without; killed: log or checkpoints are cut at any byte
     clone       log, checkpoints and kernel are copied elsewhere, and what was recorded there is removed
-    walk        to any clock, to places seen before, single steps, to breakpoints and writes; forwards and backwards
+    walk        to any clock, to places seen before, single steps, to breakpoints and writes; forwards and backwards,
+                the latter alone or with forks
     at last     a sample of the places is visited in another process, forwards, without checkpoints
 
 At every stop all registers, RAM, the disks, and between entries all devices are digested: the same place has to have
@@ -309,6 +310,8 @@ def run_one(seed: str, directory: Path) -> tuple[str, int]:
                 debugger.timeline._spacing = SPACING
                 debugger.make_checkpoints()
         with Debugger.open(log, machine) as debugger:
+            if chance.random() < 0.3:
+                debugger.timeline.scouts, debugger.timeline.scout_from = 2, 0
             walk = Walk(debugger, chance, fail)
             walk.go(MOVES)
     except LogError as error:
