@@ -26,7 +26,7 @@ from replay.divergence import Divergence
 from replay.entry import U64_MAX
 from replay.errors import LogDamaged, LogError
 
-DETAILS_MAX: Final = 1000  # of each kind
+DETAILS_MAX: Final = 4000  # of each kind
 SUMMARY_MAX: Final = 160  # characters
 KINDS_MAX: Final = 64  # a damaged log may name any number of kinds
 OTHER: Final = "other"
@@ -80,11 +80,18 @@ class Collected:
         return {name: packed(values) for name, values in self.bins.series().items()}
 
 
-def collect(recording: Recording, *, replay: bool, progress: Callable[[int], None] = lambda entries: None) -> Collected:
-    """Walk through all of it. What is wrong with it is in the result; LogError when it cannot be replayed here."""
+def collect(
+    recording: Recording,
+    first: int = 0,
+    last: int | None = None,
+    *,
+    replay: bool,
+    progress: Callable[[int], None] = lambda entries: None,
+) -> Collected:
+    """Walk through these epochs. What is wrong is in the result; LogError when they cannot be replayed here."""
     found = Collected(replayed=replay)
     walk = _Walk(found)
-    epochs = recording.walk(replay=replay, interrupts=replay, disks=replay, progress=progress)
+    epochs = recording.walk(first, last, replay=replay, interrupts=replay, disks=replay, progress=progress)
     try:
         for happening in with_whole_lines(walk.happenings(epochs)):
             walk.count(happening)

@@ -151,10 +151,10 @@ def test_a_large_recording_is_a_page_of_bounded_size(browser: Browser, tmp_path:
         packets = recording.statistics().events["packet"]
     (kind,) = data["kinds"]
     assert kind["count"] == sum(unpacked(data["bins"]["series"]["n packet"])) == packets > 20_000
-    assert kind["stride"] == 32 and DETAILS_MAX / 2 <= len(data["rows"]) <= DETAILS_MAX
-    assert path.stat().st_size < 600_000
+    assert kind["stride"] == 8 and DETAILS_MAX / 2 <= len(data["rows"]) <= DETAILS_MAX
+    assert path.stat().st_size < 800_000
     page = browser.open(path)
-    assert f"every 32th of {packets:,} packet" in page.text("#shown")
+    assert f"every 8th of {packets:,} packet" in page.text("#shown")
     left, top, width, _ = page.box("#lanes")
     for _ in range(16):
         page.wheel(left + width / 3, top + 60, -400)
@@ -162,9 +162,17 @@ def test_a_large_recording_is_a_page_of_bounded_size(browser: Browser, tmp_path:
     assert page.complaints == [] and page.requests == [path.as_uri()]
 
 
+def test_a_part_is_a_page_with_more_of_it(recordings: Path, tmp_path: Path) -> None:
+    assert report(recordings / "driver.log", "--from", 20, "--to", 29, "-o", tmp_path / "x.html").exit_code == 0
+    data = data_of(tmp_path / "x.html")
+    facts = data["facts"]
+    assert (facts["first"], facts["last"], facts["entries"], facts["verified"]) == (20, 29, 10, 10)
+    assert {int(position.split(":")[0]) for _, position, *_ in data["rows"]} == set(range(20, 30, 2))
+
+
 def test_size_does_not_grow_with_the_log(tmp_path: Path) -> None:
     sizes = []
-    for entries in (6_000, 24_000):
+    for entries in (7_000, 28_000):
         log = flood(tmp_path / f"{entries}.log", entries)
         assert report(log, "--no-replay").exit_code == 0
         sizes.append((tmp_path / f"{entries}.log.html").stat().st_size)

@@ -205,7 +205,7 @@ function hoverWords(event) {
   if (lane.name === "busy") return `${when}\nbusy ${rough((100 * value) / column)} %`;
   if (lane.name === "code") return `${when}\n${rough((10 * value) / column)} bytes of code in a microsecond`;
   const words = lane.kind.stride > 1 ? `\nevery ${lane.kind.stride}th is known here` : "";
-  return `${when}\n${value < 0.95 && value > 0 ? "less than 1" : rough(Math.round(value))} ${titled(lane.kind.name)}${words}`;
+  return `${when}\n${value < 0.95 && value > 0 ? "less than 1" : grouped(Math.round(value))} ${titled(lane.kind.name)}${words}`;
 }
 
 function tell(event) {
