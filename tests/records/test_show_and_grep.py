@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,17 +188,24 @@ def test_a_query_without_conditions_wants_everything() -> None:
     assert Query(kinds={"notice"}).needs_replay and not Query(kinds={"packet"}).needs_replay
 
 
+def drained(terminal: int) -> Iterator[bytes]:
+    """All that is written to a terminal, until nobody has it open."""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 4096):
+            yield part
+
+
 def test_lines_reach_standard_output_although_progress_is_shown(logs: Path, tmp_path: Path) -> None:
     """On a terminal a bar runs; what was found is in the file it was sent to, whole and clean."""
-    import pty
-    import subprocess
-    import sys
-
     keeper, terminal = pty.openpty()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=lambda: shown.extend(drained(keeper)), daemon=True)
+    reader.start()
     with (tmp_path / "out").open("wb") as out:
         command = [sys.executable, "-m", "ftvm.cli", "log", "grep", logs / "driver.log", "-k", "block_reply"]
         done = subprocess.run(command, stdout=out, stderr=terminal, timeout=60)
     os.close(terminal)
+    reader.join(60)
     os.close(keeper)
     lines = (tmp_path / "out").read_text().splitlines()
     assert done.returncode == 0 and len(lines) == 40 and all(line.isprintable() for line in lines)
