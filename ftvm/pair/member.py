@@ -40,6 +40,7 @@ from logging_channel.window import Limits
 from replay.entry import Entry, EpochResult
 from replay.errors import LogError
 
+DIVERGENCE = "divergence"  # how an alarm of it begins
 ASK_AGAIN_S = 0.05
 FAREWELL_S = 2.0
 NOTE_AGAIN_S = 1.0
@@ -236,7 +237,7 @@ class Member:
     def _tell_divergence(self, link: BackupLink) -> None:
         """Whatever the arbiter will say, and whether or not the backup was in sync: the operator must know."""
         if link.diverged:
-            self.alarm(f"divergence: {link.diverged}")
+            self.alarm(f"{DIVERGENCE}: {link.diverged}")
             link.diverged = ""
 
     def _drain_listener(self, now: float) -> None:

@@ -18,18 +18,19 @@ from ftvm.recording import Recording
 from replay.header import LogHeader
 
 KEPT_MAX: Final = 2
+KEPT_AS: Final = "diverged-"
 _UNFINISHED: Final = "diverged.part"
 
 
 def keep_diverged(directory: Path, header: LogHeader, machine: Machine) -> Path:
     """Write the machine into the side's `directory`, where older ones make room; LogError or OSError when it fails."""
-    older = sorted(directory.glob("diverged-*.log"), key=lambda path: path.stat().st_mtime_ns)
+    older = sorted(directory.glob(f"{KEPT_AS}*.log"), key=lambda path: path.stat().st_mtime_ns)
     for path in older[: max(0, len(older) - KEPT_MAX + 1)]:
         path.unlink()
     unfinished = directory / _UNFINISHED
     try:
         Recording.begin(unfinished, header, machine, (), replace=True).close()
-        return unfinished.rename(directory / f"diverged-{machine.sequence}.log")
+        return unfinished.rename(directory / f"{KEPT_AS}{machine.sequence}.log")
     except BaseException:
         with suppress(OSError):
             unfinished.unlink()

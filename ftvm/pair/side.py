@@ -35,8 +35,8 @@ from ftvm.pair.debug_door import DebugDoor
 from ftvm.pair.disks import SideDisks
 from ftvm.pair.identity import Identity, Timing
 from ftvm.pair.link import LinkState
-from ftvm.pair.member import Member, Parts, Role
-from ftvm.pair.post_mortem import keep_diverged
+from ftvm.pair.member import DIVERGENCE, Member, Parts, Role
+from ftvm.pair.post_mortem import KEPT_AS, keep_diverged
 from ftvm.pair.ram_feed import FeedThread
 from ftvm.pair.scheduling import ask_for_short_slices
 from ftvm.pair.services import ServiceError, addresses, open_services
@@ -159,10 +159,17 @@ class Side:
             ledger=self._ledger,
             open_recording=self._open_recording if self.options.record is not None else None,
             say=self._say.info,
-            alarm=lambda text: Alarms(self._state.path).sound(self.options.member, text),
+            alarm=self._alarm,
             open_at_once=self.options.open_at_once,
             feed=lambda: FeedThread(self._poller.wake),
         )
+
+    def _alarm(self, text: str) -> None:
+        """Raise it; where this side's recording can tell more about it, with how to ask."""
+        if text.startswith(DIVERGENCE) and self.options.record is not None:
+            kept = self._state.path / "?" / f"{KEPT_AS}*.log"
+            text += f"; what differs is told by: ftvm log diff {self.options.record} {kept}"
+        Alarms(self._state.path).sound(self.options.member, text)
 
     # -- running ------------------------------------------------------------------------------------------------
 

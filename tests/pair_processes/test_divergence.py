@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from ftvm.board import RAM_BASE
 from ftvm.pair_process import PairProcess
+from ftvm.testing import MakePair
 from replay.log_reader import LogReader
+from tests.pair_processes.conftest import MACHINE as PLAIN
 from tests.pair_processes.load import Load
 from tests.pair_processes.test_launcher import until
 
+MACHINE = PLAIN.replace(', "127.0.0.1:PORT"', "")
 PAGE = 4096
 RUN = 512  # zero bytes in a row, of which the middle one is changed
 
@@ -92,6 +99,32 @@ def test_a_divergence_is_noticed_told_and_survived(pair: PairProcess) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0 and alarm in done.stderr
     assert not pair.status()["alarms"]
+
+
+def test_the_primarys_recording_tells_what_was_different(ftvm_pair: MakePair, tmp_path: Path) -> None:
+    """The byte that was changed behind the backup's back, by the command that the alarm gives."""
+    log = tmp_path / "pair.log"
+    pair = ftvm_pair(MACHINE, "--record", str(log))
+    pair.wait_protected()
+    with Load(pair.addresses) as load:
+        memory = Memory(pair.backup_pid())
+        place = unused_bytes_of_busy_pages(memory, load)[0]
+        memory.write(place, b"\xa5")
+        until(lambda: any("divergence" in alarm for alarm in pair.status()["alarms"]), "an alarm")
+        until(lambda: list(pair.state.path.glob("?/diverged-*.log")), "the backup's machine")
+        load.finish()
+    (alarm,) = (alarm for alarm in pair.status()["alarms"] if "divergence" in alarm)
+    words = alarm.partition("ftvm log diff ")[2].split()
+    assert words[0] == str(log)
+    kept = glob.glob(words[1])
+    assert len(kept) == 1
+    command = [sys.executable, "-m", "ftvm.cli", "log", "diff", words[0], kept[0], "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    address = RAM_BASE + place
+    (told,) = (detail for detail in found["details"] if detail.startswith(f"RAM at {address - address % 8:#x}: A "))
+    assert "a5" in told.partition(" B ")[2] and "a5" not in told.partition(" B ")[0], found
 
 
 def test_the_pause_of_a_new_backup_is_told(pair: PairProcess) -> None:
