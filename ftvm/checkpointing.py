@@ -4,9 +4,10 @@
     guest's thread   ... entry | begin a snapshot, save the state | entry | entry ... | the next one ...
     other thread                 pages and chunks -> groups -> LZ4 -> file            waits
 
-Between two entries the guest stands still for a fraction of a millisecond. How long it is until the next one follows
-from what the last one cost, so that all of them together cost no more than a share of the guest's time (`Keep.share`);
-there are none while the guest idles. A file that has become too large is thinned out (replay/checkpoint_thinning.py).
+Between two entries the guest stands still for a fraction of a millisecond. What a checkpoint costs is paid from a
+credit that grows with the guest's CPU time, so that together they cost no more than a share of it (`Keep.share`):
+where little has changed they are dense, after much has changed there is a pause, and there are none while the guest
+idles. A file that has become too large is thinned out (replay/checkpoint_thinning.py).
 
 Nothing here can harm the recording: whatever fails is told once, and from there on there are no more checkpoints.
 """
@@ -40,7 +41,11 @@ SPACING: Final = 520_000_000  # of the clock: some 0.3 s of computing
 FINAL_SPACING: Final = 20_000_000  # before the one at the recording's end
 INTERVAL_S: Final = 0.2
 SHARE: Final = 0.03
+CREDIT_S: Final = 0.06  # that is there at the beginning, and is saved up at most
+FLUSH_S: Final = 1e-3  # for the guest to fill its TLB again
 PAGE_S: Final = 1.5e-6  # for the guest to get a page's write permission back, and for its copy
+GUESS_S: Final = 8e-6  # of a page altogether, before that is known
+LOOK_S: Final = 0.02
 RETRY_S: Final = 1.0
 BATCH: Final = 16 * PAGES_PER_GROUP
 NICE: Final = 5
@@ -74,6 +79,10 @@ class Changes:
         """A snapshot, between two epochs; and the number of chunks in it, whose series are begun, too."""
         chunks = sum(series.begin(changed=changed) for series in self.disks)
         return self.ram.begin(changed=changed), chunks
+
+    def pages(self) -> int:
+        """About how many would be in the next one."""
+        return self.ram.changed() + CHUNK // PAGE * sum(series.changed() for series in self.disks)
 
     def close(self) -> None:
         """Follow them no longer."""
@@ -125,6 +134,8 @@ class Checkpointer:
         self._keep = keep
         self._clock = clock
         self._due = clock() + keep.interval_s
+        self._credit, self._credit_at = CREDIT_S, 0.0  # of the guest's thread: CPU time
+        self._per_page = GUESS_S
         self._due_clock = begins + keep.spacing
         self._latest: EpochResult | None = None
         self._done_clock = begins
@@ -177,7 +188,17 @@ class Checkpointer:
         if self._trouble:
             self._stop_for_good()
         elif (now := self._clock()) >= self._due:
-            self._begin(result, now)
+            if self._affordable(time.thread_time()):
+                self._begin(result, now)
+            else:
+                self._due = now + LOOK_S
+
+    def _affordable(self, spent: float) -> bool:
+        """Whether the credit is enough; it is when it cannot grow, too. `spent`: CPU time of the guest's thread."""
+        if self._credit_at:
+            self._credit = min(CREDIT_S, self._credit + self._keep.share * (spent - self._credit_at))
+        self._credit_at = spent
+        return self._credit >= min(CREDIT_S, self._changes.pages() * self._per_page)
 
     def _begin(self, result: EpochResult, now: float) -> None:
         if not self._ready(now):
@@ -190,7 +211,8 @@ class Checkpointer:
             return
         self._full = False
         mark = Mark(result.sequence, result.clock, result.digest & DIGEST_MASK, full)
-        job = _Job(mark, self._machine.save_state(), ram, ram.left, self._clock() - now)
+        pages = ram.left + chunks * (CHUNK // PAGE)
+        job = _Job(mark, self._machine.save_state(), ram, pages, self._clock() - now)
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
             self._thread.start()
@@ -269,8 +291,10 @@ class Checkpointer:
                 self._trouble = str(error)
             except Exception as error:  # our own bug, or the disk's; the guest is not to suffer from it
                 self._trouble = f"{type(error).__name__}: {error}"
-            cost = job.pause_s + time.thread_time() - began + job.pages * PAGE_S
-            self._due = self._clock() + max(self._keep.interval_s, cost / self._keep.share)
+            cost = job.pause_s + FLUSH_S + time.thread_time() - began + job.pages * PAGE_S
+            self._credit -= cost
+            self._per_page = (self._per_page + cost / max(job.pages, 100)) / 2
+            self._due = self._clock() + self._keep.interval_s
             self._done_clock = job.mark.clock
             self._due_clock = job.mark.clock + self._keep.spacing
             with self._news:

@@ -61,6 +61,10 @@ class ChunkSeries:
             self._kept.clear()
         return len(chunks)
 
+    def changed(self) -> int:
+        """How many chunks were written since the latest one began."""
+        return len(self._dirty)
+
     def take(self) -> tuple[int, bytes] | None:
         """One chunk, in any thread; None when none is left. OSError when it could not be read."""
         with self._lock:

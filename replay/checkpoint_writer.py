@@ -34,6 +34,8 @@ from replay.errors import LogBusy, LogError
 from replay.header import LogHeader
 from replay.record import CHECK, frame_preamble
 
+ACCELERATION = 4  # of LZ4: a tenth larger, twice as fast
+
 
 class CheckpointWriter:
     """For one thread."""
@@ -187,7 +189,7 @@ class CheckpointWriter:
         return self._layers.setdefault(name, Layer(size, per, array("I"), array("I")))
 
     def _blob(self, data: bytes | bytearray) -> Blob:
-        return self._append(lz4.block.compress(data, store_size=False))
+        return self._append(lz4.block.compress(data, mode="fast", acceleration=ACCELERATION, store_size=False))
 
     def _append(self, stored: bytes) -> Blob:
         place = Blob(self._at - self.size - HEAD_SIZE, len(stored), crc32(stored))
