@@ -10,8 +10,8 @@ Between two entries the guest's thread begins a copy-on-write snapshot, a fracti
 happens in the door's thread, at a lower priority. Memory is bounded: a debugger that takes too slowly, or a guest that
 writes faster than can be read, ends the connection in words. One debugger at a time; the next one waits for its turn.
 
-With `history`, a debugger is given a moment of the past and all that followed: two moments are held that nobody reads
-yet. When the younger one has come to half of the memory that they may take, it takes the place of the older one.
+With `history`, a debugger is given a moment of the past and all that followed: up to two moments are held that nobody
+reads yet. The younger one begins when the older one has come to half of what it may take, and takes its place then.
 
     older |--------------------------------> entries
     younger                  |-------------> entries      now
@@ -40,6 +40,7 @@ from ftvm.world.unix_listener import listen_unix
 from replay.entry import Entry, EpochResult
 
 HELD_MAX: Final = 256 << 20
+HISTORY_CLOCK: Final = 4_000_000_000  # what a debugger has to run to come to the present: some seconds of computing
 NICE: Final = 10
 SEND_S: Final = 30.0  # for a debugger to take what waits
 POLL_S: Final = 0.2
@@ -106,10 +107,14 @@ class DebugDoor:
 
     def _keep_past(self) -> None:
         past = self._past
-        if len(past) > 1 and (past[1].held > self._history // 2 or past[0].held > self._history):
+        if past and (self._full(past[0]) >= 1 or sum(moment.held for moment in past) > 1.5 * self._history):
             past.popleft().close()
-        if len(past) < 1 or (len(past) < 2 and past[0].held > self._history // 4):
+        if not past or (len(past) < 2 and self._full(past[0]) >= 0.5):
             past.append(Moment(self._machine, self._disks))
+
+    def _full(self, moment: Moment) -> float:
+        """How much of what it may take it has taken: memory, or of a debugger's time to come to the present."""
+        return max(moment.held / self._history, (self._machine.clock - moment.clock) / HISTORY_CLOCK)
 
     def executed(self, entry: Entry, result: EpochResult) -> None:
         """The machine has run an entry."""

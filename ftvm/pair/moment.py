@@ -28,6 +28,7 @@ class Moment:
 
     def __init__(self, machine: Machine, disks: Sequence[FollowedDisk]) -> None:
         self.sequence = self.present = machine.sequence
+        self.clock = machine.clock
         self.sections = machine.save_state()
         self._changes = Changes(machine, disks)
         self._ram, _ = self._changes.begin(changed=False)
