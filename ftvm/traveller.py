@@ -24,6 +24,7 @@ from replay.timeline import Range
 
 Sections = list[tuple[str, bytes]]
 BATCH: Final = 256  # pages
+READ_MAX: Final = 8192  # pages that are held uncompressed
 PAGES_WORTH: Final = 256 << 20  # bytes of stills, compressed, that a timeline may keep
 
 
@@ -55,6 +56,8 @@ class Travelling:
         self._base: int | None = None  # the still that the machine has gone on from, ...
         self._more: set[int] = set()  # ... and pages changed since, beside those that the series knows
         self._more_chunks: list[set[int]] = [set() for _ in disks]
+        self._read: dict[int, bytes] = {}  # pages as they are in the still that was gone back to last, ...
+        self._read_of = -1  # ... which steps back go to again and again
 
     @property
     def clock(self) -> int:
@@ -131,7 +134,7 @@ class Travelling:
         for more, disk in zip(self._more_chunks, self.disks, strict=True):
             more |= disk.take_dirty()
         sections = still.sections
-        pages = self.pages.at(still.moment, self._more | self.pages.changed(self._base, still.moment))
+        pages = self._pages_at(still.moment, self._more | self.pages.changed(self._base, still.moment))
         chunks = [
             layers.at(still.moment, more | layers.changed(self._base, still.moment))
             for layers, more in zip(self.chunks, self._more_chunks, strict=True)
@@ -148,8 +151,16 @@ class Travelling:
         self._series.begin(changed=True).end()
         self._stands_on(still.moment)
 
+    def _pages_at(self, moment: int, numbers: set[int]) -> dict[int, bytes]:
+        if self._read_of != moment or len(self._read) > READ_MAX:
+            self._read, self._read_of = {}, moment
+        self._read |= self.pages.at(moment, numbers - self._read.keys())
+        return {number: self._read[number] for number in numbers}
+
     def drop(self, still: Still) -> None:
         """A state that is not needed any more."""
+        if still.moment == self._read_of:
+            self._read_of = -1
         if still.moment == self._base:
             before = self.pages.before(still.moment)
             self._more |= self.pages.changed(before, still.moment)
