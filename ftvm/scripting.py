@@ -30,10 +30,10 @@ from ftvm.records.content import (
     Unknown,
 )
 from ftvm.records.frame import Arp, Frame, Icmp, Ip, Tcp, Udp, decode_frame
-from ftvm.records.happening import DiskRequest, Epoch, Happening, Input, Interrupt, Output
+from ftvm.records.happening import DiskRequest, Epoch, Happening, Input, Interrupt, Output, ReplayedEpoch
 from ftvm.records.printable import printable
 from ftvm.records.recording import Recording
-from ftvm.records.replayed import Replay, ReplayedEpoch
+from ftvm.records.replayed import Replay
 from replay.divergence import Divergence
 from replay.errors import LogDamaged, LogError
 from replay.header import LogHeader

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,12 +14,12 @@ from ftvm.commands.log_show import progress, range_options, told_divergence
 from ftvm.commands.options import json_option, log_argument, machine_option, print_json
 
 if TYPE_CHECKING:
-    from ftvm.records.happening import Epoch, Happening
+    from ftvm.records.happening import ReplayedEpoch
     from ftvm.records.pcapng import CaptureWriter
     from ftvm.records.recording import Recording
     from ftvm.records.trace import TraceWriter
 
-Add = Callable[["Epoch", Sequence["Happening"]], object]
+Add = Callable[["ReplayedEpoch"], object]
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -56,18 +56,16 @@ def export(
         traced = captured = None
         adds: list[Add] = []
         if perfetto is not None:
-            traced = trace_writer(open_files.enter_context(new_file(perfetto)), recording, replay, status)
+            traced = trace_writer(open_files.enter_context(new_file(perfetto)), recording, status)
             adds.append(traced.add)
         if pcap is not None:
             captured = capture_writer(open_files.enter_context(new_file(pcap)))
-            adds.append(lambda _, happenings: [captured.add(each) for each in happenings])
+            adds.append(lambda epoch: [captured.add(each) for each in epoch.happenings])
         inside = traced is not None and replay
         _, tell = open_files.enter_context(progress(recording, replay, always=True))
-        for epoch, happenings in recording.walk(
-            first, last, replay=replay, interrupts=inside, disks=inside, progress=tell
-        ):
+        for epoch in recording.walk(first, last, replay=replay, interrupts=inside, disks=inside, progress=tell):
             for add in adds:
-                add(epoch, happenings)
+                add(epoch)
         if traced is not None:
             traced.close()
     report(
@@ -79,13 +77,13 @@ def export(
     )
 
 
-def trace_writer(file: BinaryIO, recording: Recording, replay: bool, status: Path | None) -> TraceWriter:
+def trace_writer(file: BinaryIO, recording: Recording, status: Path | None) -> TraceWriter:
     """A trace into a file."""
     from ftvm.records.lag import read_samples
     from ftvm.records.trace import TraceWriter
 
     samples = [] if status is None else read_samples(status)
-    return TraceWriter(file, recording.header.pair or recording.path.stem, replayed=replay, lag=samples)
+    return TraceWriter(file, recording.header.pair or recording.path.stem, lag=samples)
 
 
 def capture_writer(file: BinaryIO) -> CaptureWriter:

@@ -50,11 +50,12 @@ def show(log: Path, first: int, last: int | None, replay: bool, machine: Path | 
     from ftvm.records.recording import Recording
 
     with Recording.open(log, machine) as recording, told_divergence(), progress(recording, replay) as (echo, tell):
-        for epoch, happenings in recording.walk(first, last, replay=replay, progress=tell):
+        for each in recording.walk(first, last, replay=replay, progress=tell):
             if as_json:
-                echo(json.dumps(epoch.as_dict() | {"happenings": [each.as_dict() for each in happenings]}))
+                happened = [happening.as_dict() for happening in each.happenings]
+                echo(json.dumps(each.epoch.as_dict() | {"happenings": happened}))
                 continue
-            for line in epoch_lines(epoch, happenings):
+            for line in epoch_lines(each.epoch, each.happenings):
                 echo(line)
         if recording.tail and not as_json:
             echo(f"({recording.tail})")

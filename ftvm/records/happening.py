@@ -277,6 +277,24 @@ class Epoch:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayedEpoch:
+    """An epoch with all that happened in it; of one that was not replayed, with its inputs only."""
+
+    epoch: Epoch
+    outputs: tuple[Output, ...] = ()
+    interrupts: tuple[Interrupt, ...] = ()
+    disk_requests: tuple[DiskRequest, ...] = ()
+    next_request: int = 0
+    """The number of its first block request, if there is one; replies name it. 0 where that is not known."""
+
+    @property
+    def happenings(self) -> list[Happening]:
+        """Inputs, then everything else by the clock."""
+        inside: list[Happening] = [*self.outputs, *self.interrupts, *self.disk_requests]
+        return [*self.epoch.inputs, *sorted(inside, key=lambda happening: happening.clock)]
+
+
 def epoch_of(entry: Entry, result: RecordedResult) -> Epoch:
     """An entry and its result as one object."""
     flags = tuple(flag.name.lower() for flag in EntryFlag(entry.flags) if flag.name) if entry.flags else ()

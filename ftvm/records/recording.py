@@ -14,11 +14,11 @@ recorded one, say because the kernel lies elsewhere now.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ftvm.records.happening import TICKS_PER_SECOND, Epoch, Happening, Input, Output, epoch_of
+from ftvm.records.happening import TICKS_PER_SECOND, Epoch, Happening, Input, Output, ReplayedEpoch, epoch_of
 from replay import inspect
 from replay.header import LogHeader
 from replay.inspect import LogStat, Verdict
@@ -165,10 +165,8 @@ class Recording:
 
         `progress` hears of epochs done.
         """
-        for _, happenings in self.walk(
-            first, last, replay=replay, interrupts=interrupts, disks=disks, progress=progress
-        ):
-            yield from happenings
+        for each in self.walk(first, last, replay=replay, interrupts=interrupts, disks=disks, progress=progress):
+            yield from each.happenings
 
     def walk(
         self,
@@ -179,16 +177,15 @@ class Recording:
         interrupts: bool = False,
         disks: bool = False,
         progress: Progress = lambda entries: None,
-    ) -> Iterator[tuple[Epoch, Sequence[Happening]]]:
+    ) -> Iterator[ReplayedEpoch]:
         """Each epoch with what happened in it, as `happenings` says."""
         if not (replay or interrupts or disks):
             for epoch in self.epochs(first, last):
                 progress(1)
-                yield epoch, epoch.inputs
+                yield ReplayedEpoch(epoch)
             return
         with self.replay(first, last, interrupts=interrupts, disks=disks, progress=progress) as epochs:
-            for replayed in epochs:
-                yield replayed.epoch, replayed.happenings
+            yield from epochs
 
     def console(self, first: int = 0, last: int | None = None) -> bytes:
         """All that the guest wrote to its console in these epochs, by a replay."""

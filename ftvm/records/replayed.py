@@ -14,7 +14,6 @@ Of more than half a million traps in one epoch, those in the middle are missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -25,7 +24,7 @@ from ftvm.checkpoints import checkpoints_of
 from ftvm.debugger import Debugger
 from ftvm.hart import BYTES_PER_TICK, Hit
 from ftvm.machine import Machine
-from ftvm.records.happening import INTERRUPTS, DiskRequest, Epoch, Happening, Interrupt, Output, epoch_of
+from ftvm.records.happening import INTERRUPTS, DiskRequest, Epoch, Interrupt, Output, ReplayedEpoch, epoch_of
 from ftvm.replaying import rebuild
 from replay.batch import Recorded
 from replay.divergence import Divergence, differences
@@ -36,22 +35,6 @@ from replay.position import Position
 INTERRUPT_BIT: Final = 1 << 63
 VECTORED: Final = 1
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedEpoch:
-    """An epoch with all that happened in it."""
-
-    epoch: Epoch
-    outputs: tuple[Output, ...]
-    interrupts: tuple[Interrupt, ...] = ()
-    disk_requests: tuple[DiskRequest, ...] = ()
-
-    @property
-    def happenings(self) -> list[Happening]:
-        """Inputs, then everything else by the clock."""
-        inside: list[Happening] = [*self.outputs, *self.interrupts, *self.disk_requests]
-        return [*self.epoch.inputs, *sorted(inside, key=lambda happening: happening.clock)]
 
 
 class Replay:
@@ -133,6 +116,7 @@ class Replay:
                 self._event = (entry.sequence, entry.events[-1])
             self._outputs, self._asked = [], []
             wanted = entry.sequence >= self._first
+            request = self.machine.journal.next_number if self.machine.journal is not None else 0
             handlers = self._watch_handlers() if self._interrupts and wanted else ()
             try:
                 result = self.machine.run(entry)
@@ -145,7 +129,7 @@ class Replay:
             if wanted:
                 epoch = epoch_of(entry, expected)
                 taken = tuple(self._taken(epoch)) if handlers else ()
-                yield ReplayedEpoch(epoch, tuple(self._outputs), taken, tuple(self._asked))
+                yield ReplayedEpoch(epoch, tuple(self._outputs), taken, tuple(self._asked), request)
 
     def _emit(self, sequence: int, index: int, output: MachineOutput) -> None:
         if sequence >= self._first:

@@ -27,7 +27,7 @@ from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
 from devices.event import OutputKind
 from ftvm.records.content import BlockReply, BlockRequest, Packet
-from ftvm.records.happening import DiskRequest, Epoch, Happening, Interrupt, Moved, Output
+from ftvm.records.happening import DiskRequest, Epoch, Happening, Interrupt, Moved, Output, ReplayedEpoch
 from ftvm.records.lag import Sample
 from ftvm.records.query import ConsoleLines
 
@@ -40,15 +40,14 @@ Arguments = Mapping[str, int | str]
 
 
 class TraceWriter:
-    """Give it the epochs in order, then `close`. `replayed`: outputs will be among what happens."""
+    """Give it the epochs in order, then `close`."""
 
-    def __init__(self, file: BinaryIO, name: str, *, replayed: bool, lag: Sequence[Sample] = ()) -> None:
+    def __init__(self, file: BinaryIO, name: str, *, lag: Sequence[Sample] = ()) -> None:
         self._builder = StreamingTraceProtoBuilder(file)
-        self._replayed = replayed
         self._lag = list(reversed(lag))
         self._tracks: dict[str, int] = {}
         self._lanes: list[int] = []  # of block requests: the number of each, 0 when the lane is free
-        self._requests = 0  # until now; the next one's number is one more
+        self._next_request = 0  # its number
         self._under_way: set[int] = set()
         self._speed = -1.0
         self._lines = ConsoleLines()
@@ -62,13 +61,15 @@ class TraceWriter:
         track.child_ordering = TrackDescriptor.EXPLICIT
         self._builder.write_packet(packet)
 
-    def add(self, epoch: Epoch, happenings: Sequence[Happening]) -> None:
+    def add(self, each: ReplayedEpoch) -> None:
         """An epoch and what happened in it; console output as lines."""
+        epoch = each.epoch
+        self._next_request = each.next_request
         self._tell_lag(epoch)
         track = self._track("epochs")
         digest = {"digest": f"{epoch.digest:08x}"}
         self._begin(track, epoch.time, f"epoch, ends {epoch.reason}", str(epoch.start), self._sizes(epoch) | digest)
-        for happening in happenings:
+        for happening in each.happenings:
             self._add(happening)
         self._end(track, epoch.time_end)
         self._tell_speed(epoch)
@@ -107,16 +108,18 @@ class TraceWriter:
             self._instant(self._track("console"), line, line.summary)
 
     def _request(self, happening: Moved, request: BlockRequest) -> None:
-        """Numbered as the journal does: a connection is named by the number of its first request."""
-        self._requests = max(self._requests + 1, request.connection)
-        details: Arguments = {"offset": request.offset, "length": request.length, "request": self._requests}
-        if not self._replayed:
+        details = {"offset": request.offset, "length": request.length}
+        number = self._next_request
+        if not number:
             self._instant(self._track("block requests"), happening, request.command, details)
             return
+        self._next_request += 1
         lane = self._lanes.index(0) if 0 in self._lanes else len(self._lanes)
-        self._lanes[lane : lane + 1] = [self._requests]
-        self._begin(self._lane(lane), happening.time, request.command, str(happening.position), details)
-        self._under_way.add(self._requests)
+        self._lanes[lane : lane + 1] = [number]
+        self._begin(
+            self._lane(lane), happening.time, request.command, str(happening.position), details | {"request": number}
+        )
+        self._under_way.add(number)
         self._tell_under_way(happening)
 
     def _reply(self, happening: Moved, reply: BlockReply) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from devices.event import OutputKind
-from ftvm.records.happening import Epoch, Happening, Output
+from ftvm.records.happening import Epoch, Happening, Output, ReplayedEpoch
 from ftvm.records.printable import printable
 from ftvm.records.query import with_whole_lines
 from ftvm.records.recording import Recording
@@ -116,11 +116,11 @@ class _Walk:
     def __init__(self, found: Collected) -> None:
         self._found = found
 
-    def happenings(self, epochs: Iterable[tuple[Epoch, Iterable[Happening]]]) -> Iterator[Happening]:
+    def happenings(self, epochs: Iterable[ReplayedEpoch]) -> Iterator[Happening]:
         """What happened in the epochs, which are counted."""
-        for epoch, happenings in epochs:
-            self._count_epoch(epoch)
-            yield from happenings
+        for each in epochs:
+            self._count_epoch(each.epoch)
+            yield from each.happenings
 
     def _count_epoch(self, epoch: Epoch) -> None:
         found, bins = self._found, self._found.bins

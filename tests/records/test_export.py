@@ -216,6 +216,15 @@ def test_without_a_replay_requests_are_instants(logs: Path, tmp_path: Path) -> N
     assert "interrupts" not in trace.slices and "disk 0" not in trace.slices
 
 
+def test_a_part_knows_the_numbers_of_its_requests(logs: Path, tmp_path: Path) -> None:
+    """Although the replies to those before are not in it, and the last has none."""
+    whole_path, part_path = tmp_path / "whole", tmp_path / "part"
+    export(logs / "driver.log", "--perfetto", whole_path)
+    export(logs / "driver.log", "--perfetto", part_path, "--from", 31, "--to", 60)
+    whole, part = (ReadTrace(path).slices["block requests"] for path in (whole_path, part_path))
+    assert len(part) == 15 and part == [each for each in whole if 31 <= int(each["position"].split(":")[0]) <= 60]
+
+
 def test_many_requests_at_once_have_lanes(tmp_path: Path) -> None:
     from tests.machine.box import blockd_config
     from tests.travel.recorded import READ, RecordedBox
