@@ -200,13 +200,9 @@ class DebugDoor:
                 break
         if not moment.over:
             connection.sendall(message(Kind.WHOLE))
-        while (body := self._next(connection, moment)) is not None:
-            connection.sendall(message(Kind.ENTRY, body))
+        while (bodies := moment.entries()) is not None:
+            if bodies:
+                connection.sendall(b"".join(message(Kind.ENTRY, body) for body in bodies))
+            elif select.select([connection], [], [], 0)[0] and not connection.recv(1):
+                return  # the debugger has gone
         connection.sendall(message(Kind.BYE, moment.over.encode()))
-
-    def _next(self, connection: socket.socket, moment: Moment) -> bytes | None:
-        """The next entry, while the debugger is there; OSError when it has gone."""
-        while (body := moment.next_entry(POLL_S)) == b"":
-            if select.select([connection], [], [], 0)[0] and not connection.recv(1):
-                raise ConnectionResetError
-        return body

@@ -18,6 +18,8 @@ from ftvm.machine import Machine
 from ftvm.ram_snapshot import PAGE, Pages
 
 PAGES_AT_ONCE: Final = 64  # as a piece of RAM holds
+ENTRIES_AT_ONCE: Final = 500
+PAUSE_S: Final = 0.05  # a thread that woke for each entry would cost the pair more than all else
 
 
 class Moment:
@@ -34,7 +36,8 @@ class Moment:
         self._ram, _ = self._changes.begin(changed=False)
         self._news = threading.Condition()
         self._entries: deque[bytes] = deque()
-        self._entry_bytes = 0
+        self._come = self._gone = 0  # bytes of entries, each counted by one thread
+        self._behind = False
         self._over = ""
         self._reading = threading.Lock()  # closed is closed: the machine's next snapshots are not this one's
         self._closed = False
@@ -45,14 +48,12 @@ class Moment:
         if self._closed:
             return 0
         chunks = sum(series.kept for series in self._changes.disks)
-        return self._ram.kept * PAGE + chunks * CHUNK + self._entry_bytes
+        return self._ram.kept * PAGE + chunks * CHUNK + self._come - self._gone
 
     def executed(self, body: bytes) -> None:
-        """The machine has run an entry; it and its result as they are sent."""
-        with self._news:
-            self._entries.append(body)
-            self._entry_bytes += len(body)
-            self._news.notify()
+        """The machine has run an entry; it and its result as they are sent. Nobody is woken for it."""
+        self._entries.append(body)
+        self._come += len(body)
 
     def end(self, why: str) -> None:
         """Nothing more will be executed, or wanted."""
@@ -85,15 +86,16 @@ class Moment:
         with self._reading:
             return None if self._closed else self._changes.disks[unit].take()
 
-    def next_entry(self, wait_s: float) -> bytes | None:
-        """The next executed entry, as it is sent; empty when none has come in that time. None: it is over."""
+    def entries(self) -> list[bytes] | None:
+        """Executed entries that have come, after a while; empty when none has. None: that was all."""
         with self._news:
-            self._news.wait_for(lambda: self._entries or self._over, wait_s)
-            if not self._entries:
-                return None if self._over else b""
-            body = self._entries.popleft()
-            self._entry_bytes -= len(body)
-            return body
+            over = self._news.wait_for(lambda: self._over, 0 if self._entries and self._behind else PAUSE_S)
+        found: list[bytes] = []
+        while self._entries and len(found) < ENTRIES_AT_ONCE:
+            found.append(self._entries.popleft())
+        self._behind = bool(self._entries)
+        self._gone += sum(map(len, found))
+        return found if found or not over else None
 
     def close(self) -> None:
         """Follow the machine no longer; in the guest's thread. There must be words for it in `over` before."""
