@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from ftvm.checkpoints import DIGEST_MASK, DISK, PAGES, PAGES_PER_GROUP
+from ftvm.checkpoints import DIGEST_MASK, DISK, PAGES, PAGES_PER_GROUP, SPACING_MAX, SPACING_MIN, spacing
 from ftvm.chunk_snapshot import ChunkSeries, FollowedDisk
 from ftvm.ram_snapshot import PAGE, RamSnapshot, SnapshotSeries
 from replay.checkpoint_file import Mark, path_of
@@ -37,7 +37,6 @@ from replay.header import LogHeader
 Sections = list[tuple[str, bytes]]
 SIZE_MAX: Final = 256 << 20
 COUNT_MAX: Final = 192
-SPACING: Final = 520_000_000  # of the clock: some 0.3 s of computing
 FINAL_SPACING: Final = 20_000_000  # before the one at the recording's end
 INTERVAL_S: Final = 0.2
 SHARE: Final = 0.03
@@ -97,7 +96,7 @@ class Keep:
 
     size_max: int = SIZE_MAX  # bytes of the file
     tell: Callable[[str], None] = lambda text: None  # hears, once, that there will be no more, and why
-    spacing: int = SPACING  # of the clock, at least
+    spacing_max: int = SPACING_MAX  # of the clock; `spacing` tells where they may be denser
     interval_s: float = INTERVAL_S  # at least
     share: float = SHARE  # of the guest's time, that they may cost
 
@@ -136,9 +135,10 @@ class Checkpointer:
         self._due = clock() + keep.interval_s
         self._credit, self._credit_at = CREDIT_S, 0.0  # of the guest's thread: CPU time
         self._per_page = GUESS_S
-        self._due_clock = begins + keep.spacing
+        self._due_clock = begins + min(SPACING_MIN, keep.spacing_max)
         self._latest: EpochResult | None = None
         self._done_clock = begins
+        self._size = 0  # of the latest one
         self._full: bool | None = None  # None: not known before the file is open
         self._news = threading.Condition()
         self._job: _Job | None = None
@@ -296,7 +296,7 @@ class Checkpointer:
             self._per_page = (self._per_page + cost / max(job.pages, 100)) / 2
             self._due = self._clock() + self._keep.interval_s
             self._done_clock = job.mark.clock
-            self._due_clock = job.mark.clock + self._keep.spacing
+            self._due_clock = job.mark.clock + min(spacing(self._size), self._keep.spacing_max)
             with self._news:
                 self._job = None
                 self._news.notify_all()
@@ -319,7 +319,7 @@ class Checkpointer:
             writer.zeros(PAGES, PAGE, PAGES_PER_GROUP, array("I", pages.zeros))
         for unit, series in enumerate(self._changes.disks):
             self._write_disk(writer, f"{DISK}{unit}", series)
-        writer.commit(job.mark)
+        self._size = writer.commit(job.mark)
         self.count += 1
         if writer.size > self._keep.size_max or writer.count > COUNT_MAX:
             self._thin_out(writer)

@@ -38,8 +38,16 @@ PAGES_PER_GROUP: Final = 16
 DISK: Final = "disk/"
 BATCH: Final = 64 * PAGES_PER_GROUP
 DIGEST_MASK: Final = 0xFFFF_FFFF
+SPACING_MIN: Final = 150_000_000  # of the clock: some 0.1 s of computing
+SPACING_MAX: Final = 520_000_000
+CLOCK_PER_BYTE: Final = 490
 
 Line = Timeline[Still, Hit]
+
+
+def spacing(size: int) -> int:
+    """How far, by the clock, from one checkpoint to the next when that takes so many bytes: dense where it is cheap."""
+    return min(max(size * CLOCK_PER_BYTE, SPACING_MIN), SPACING_MAX)
 
 
 def make(
@@ -58,6 +66,7 @@ def make(
     timeline.seek(timeline.end)
     timeline.keep()
     timeline.interrupted = lambda: False
+    _space_out(timeline, traveller)
     writer = CheckpointWriter(path_of(log), header)
     try:
         for kept in timeline.stills:
@@ -69,6 +78,18 @@ def make(
         writer.discard()
         raise
     return path_of(log), count
+
+
+def _space_out(timeline: Line, traveller: Travelling) -> None:
+    """Take out what is denser than it is worth; neither the first nor the last."""
+    first, *others = timeline.stills
+    clock = first.clock
+    for kept in others[:-1]:
+        layers = (traveller.pages, *traveller.chunks)
+        if kept.clock - clock < spacing(sum(layer.size(kept.sequence) for layer in layers)):
+            timeline.stills.remove(kept)
+        else:
+            clock = kept.clock
 
 
 def load(timeline: Line, traveller: Travelling, log: Path, header: LogHeader) -> CheckpointFile | None:

@@ -96,6 +96,10 @@ class Layers:
         """Pieces that may differ between this moment and the one before; of a full one, all that hold something."""
         return self._layers[moment]
 
+    def size(self, moment: int) -> int:
+        """Bytes of what is kept here of this moment, compressed."""
+        return _bytes_of(self._layers[moment].values())
+
     def is_full(self, moment: int) -> bool:
         """Whether what is not among `touched` is all zero there."""
         return moment in self._full

@@ -20,6 +20,7 @@ from ftvm.machine import Machine
 from ftvm.ram_snapshot import PAGE, Pages
 from ftvm.scratch_disk import CHUNK, ScratchDisk
 from replay.entry import Entry, EpochResult
+from replay.errors import LogError
 from replay.timeline import Range
 
 Sections = list[tuple[str, bytes]]
@@ -139,6 +140,14 @@ class Travelling:
             layers.at(still.moment, more | layers.changed(self._base, still.moment))
             for layers, more in zip(self.chunks, self._more_chunks, strict=True)
         ]
+        try:
+            self._become(pages, chunks, sections)
+        except ValueError as error:
+            raise LogError(f"the checkpoint behind entry {still.moment} does not fit its machine: {error}") from None
+        self._series.begin(changed=True).end()
+        self._stands_on(still.moment)
+
+    def _become(self, pages: dict[int, bytes], chunks: Sequence[dict[int, bytes]], sections: Sections) -> None:
         self._put_pages(pages)
         for disk, contents in zip(self.disks, chunks, strict=True):
             for index, content in contents.items():
@@ -148,8 +157,6 @@ class Travelling:
                     disk.zero(index * CHUNK, min(CHUNK, disk.capacity - index * CHUNK))
             disk.take_dirty()
         self.machine.restore_state(sections, keep_code=True)
-        self._series.begin(changed=True).end()
-        self._stands_on(still.moment)
 
     def _pages_at(self, moment: int, numbers: set[int]) -> dict[int, bytes]:
         if self._read_of != moment or len(self._read) > READ_MAX:

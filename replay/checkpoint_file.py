@@ -42,9 +42,14 @@ HEAD: Final = Struct("<IIQQIIIQ")
 HEAD_SIZE: Final = HEAD.size + CHECK.size
 FULL: Final = 1
 BLOB: Final = Struct("<QII")  # offset behind the head, stored size, check
-INDEX_MAX: Final = 64 << 20  # bytes, expanded
-SECTION_MAX: Final = 64 << 20
+INDEX_MAX: Final = 16 << 20  # bytes, expanded
+INDICES_MAX: Final = 256 << 20  # all of a file
+SECTION_MAX: Final = 256 << 20
 GROUP_MAX: Final = 1 << 20
+NO_INDEX: Final = (
+    ValueError, KeyError, TypeError, AttributeError, OverflowError, error, msgpack.UnpackException, RecursionError,
+)  # fmt: skip
+"""What bytes that are no index make its readers stumble over."""
 NONE: Final = 0xFFFF_FFFF
 """In the place of a piece's number: another checkpoint has a later one."""
 
@@ -110,6 +115,7 @@ class CheckpointFile:
         """
         self.path = path
         self._base, self._limit = 0, 1 << 63
+        self._room = INDICES_MAX
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
         except OSError as failure:
@@ -193,9 +199,11 @@ class CheckpointFile:
         if len(stored) < index_size or crc32(stored) != index_check:
             return None
         try:
-            sections, layers = _index(_unpack(stored, INDEX_MAX), begin, size - index_size)
-        except (ValueError, KeyError, TypeError, OverflowError, error, msgpack.UnpackException, RecursionError):
+            index = _expanded(stored, min(INDEX_MAX, self._room))
+            sections, layers = _index(msgpack.unpackb(index), begin, size - index_size)
+        except NO_INDEX:
             return None
+        self._room -= len(index)
         mark = Mark(sequence, clock, digest, bool(flags & FULL))
         return Checkpoint(mark, self.end, total, sections, layers)
 
@@ -218,13 +226,14 @@ def _fields(place: Blob) -> tuple[int, int, int]:
     return place.offset, place.length, place.check
 
 
-def _unpack(stored: bytes, size_max: int) -> Any:
+def _expanded(stored: bytes, size_max: int) -> bytes:
     if int.from_bytes(stored[:4], "little") > size_max:
         raise ValueError("an index that is too large")
     try:
-        return msgpack.unpackb(lz4.block.decompress(stored))
+        index: bytes = lz4.block.decompress(stored)
     except lz4.block.LZ4BlockError as failure:
         raise ValueError(str(failure)) from None
+    return index
 
 
 def _index(fields: Any, begin: int, room: int) -> tuple[list[tuple[str, Blob, int]], dict[str, Layer]]:

@@ -32,7 +32,7 @@ CHECK: Final = Struct("<I")
 KERNEL, INITRD, CHECKPOINTS = "kernel", "initrd", "checkpoints"
 NAMES: Final = frozenset({KERNEL, INITRD, CHECKPOINTS})
 INDEX_MAX: Final = 4096
-SIZE_MAX: Final = 1 << 32
+SIZE_MAX: Final = 1 << 30  # of an image
 LZ4_RATIO_MAX: Final = 256
 LEVEL: Final = 3
 PIECE: Final = 1 << 20
@@ -105,7 +105,8 @@ class Pack:
         for name, stored, size, check in rows:
             if name not in NAMES or name in self.members:
                 raise LogError(f"{self.name}: the pack holds {name!r}, which is not for a pack of format {FORMAT}")
-            if stored < 0 or not 0 <= size <= min(SIZE_MAX, LZ4_RATIO_MAX * stored):
+            fits = size == stored if name == CHECKPOINTS else 0 <= size <= min(SIZE_MAX, LZ4_RATIO_MAX * stored)
+            if stored < 0 or not fits:
                 raise LogError(f"{self.name}: the pack's {name} has an impossible size")
             self.members[name] = Member(offset, stored, size, check)
             offset += stored

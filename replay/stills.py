@@ -66,8 +66,8 @@ class Stills(Generic[Still]):
             self._drop(self._kept.pop(best).state)
         return bool(best)
 
-    def lost(self, kept: Kept[Still]) -> None:
-        """One that turned out to be unreadable. Not the first, which is never read from a file."""
+    def remove(self, kept: Kept[Still]) -> None:
+        """Drop this one, which is not the first."""
         assert kept is not self._kept[0]
         self._kept.remove(kept)
         self._drop(kept.state)

@@ -478,7 +478,7 @@ class Timeline(Generic[Still, H]):
                 self.machine.go_back(still.state)
                 break
             except StateLost:
-                self.stills.lost(still)
+                self.stills.remove(still)
                 before = self.stills.before(still.sequence)
                 assert before is not None, "the recording's beginning is always kept"
                 still = before

@@ -23,8 +23,8 @@ from replay.replayer import replay
 from tests.machine.box import blockd_config, config_of
 from tests.travel.recorded import RecordedBox, drive, record_driver, record_timer
 
-OFTEN = Keep(spacing=4000, interval_s=0.0, share=1e9)
-ALWAYS = replace(OFTEN, spacing=1)
+OFTEN = Keep(spacing_max=4000, interval_s=0.0, share=1e9)
+ALWAYS = replace(OFTEN, spacing_max=1)
 SECONDS_MAX = 60
 
 
@@ -85,7 +85,7 @@ from pathlib import Path
 from ftvm.checkpointing import Keep
 from tests.machine.box import config_of
 from tests.travel.recorded import RecordedBox
-keep = Keep(spacing=1, interval_s=0.0, share=1e9)
+keep = Keep(spacing_max=1, interval_s=0.0, share=1e9)
 box = RecordedBox(config_of("compute", cmdline="insns=100000000000"), Path(sys.argv[1]), keep)
 while True:
     box.run(budget=2_000_000)
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_them_and_is_told_once(tmp_path: Path) -> None:
 def test_a_recording_that_is_cut_and_goes_on_uses_none_behind_the_cut(follows: bool, tmp_path: Path) -> None:
     """As after a failover: another machine has executed less than was recorded, and goes on with other inputs."""
     log = tmp_path / "a.log"
-    box = RecordedBox(blockd_config(), log, replace(OFTEN, spacing=12_000))
+    box = RecordedBox(blockd_config(), log, replace(OFTEN, spacing_max=12_000))
     box.until("blockd: ready")
     joined = box.machine.sequence + 4
     box.recording.flush()

@@ -37,7 +37,7 @@ def log(tmp_path: Path) -> Path:
     shutil.copy(bundled_guest("blockd"), kernel)
     config = blockd_config()
     config = config.model_copy(update={"machine": config.machine.model_copy(update={"kernel": str(kernel)})})
-    box = RecordedBox(config, directory / "a.log", replace(OFTEN, spacing=20_000))
+    box = RecordedBox(config, directory / "a.log", replace(OFTEN, spacing_max=20_000))
     box.until("blockd: ready")
     for number in range(6):
         box.run(box.request(1, 1, number * 4096, data=bytes([number]) * 4096))
