@@ -66,7 +66,7 @@ class HitKind(IntEnum):
     READ = 1
     WRITE = 2
     DEVICE = 3
-    """A device wrote; the clock is that of the entry of the block whose device access made it."""
+    """A device wrote, or the firmware; the clock is that of the instruction that asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from ftvm.debugger import Debugger
 from ftvm.disassembly import Disassembler, Instruction
@@ -12,8 +12,6 @@ from ftvm.hart import HitKind
 from replay.divergence import event_words
 from replay.position import Position
 from replay.timeline import When
-
-BLOCK_INSNS: Final = 512  # the engine's longest block
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,6 @@ def find_writer(
             f"at the beginning ({held})"
         )
     device = stop.hit.kind == HitKind.DEVICE
-    if device and stop.when is When.INSIDE:
-        _to_request(debugger, at, length)
     pc = debugger.registers()["pc"]
     instruction = Disassembler().at(pc, debugger.read)
     old = debugger.read(at, length, physical=True)
@@ -106,17 +102,3 @@ def _behind(debugger: Debugger, when: When) -> str:
     entry, _ = timeline.entries[here.sequence + 1]
     timeline.seek(Position(entry.sequence, entry.clock))
     return ", ".join(event_words(event) for event in entry.events)
-
-
-def _to_request(debugger: Debugger, at: int, length: int) -> None:
-    """A device's write is noted at the entry of the block that asked for it: on to the very instruction that did."""
-    timeline = debugger.timeline
-    entry, old = timeline.position, debugger.read(at, length, physical=True)
-    for _ in range(BLOCK_INSNS):
-        here = timeline.position
-        if not timeline.step() or timeline.position.sequence != entry.sequence:
-            break
-        if debugger.read(at, length, physical=True) != old:
-            timeline.seek(here)
-            return
-    timeline.seek(entry)

@@ -301,22 +301,45 @@ void debug_forget(struct hart *h)
 
 /* Memory watched at physical addresses: every access is noted while such hooks exist, which makes all accesses slow. */
 
+static uint64_t clock_of_access(struct hart *h)
+{
+    uint64_t offset = reg_get(h, UC_RISCV_REG_PC) - h->block;
+    return h->clock + (offset < h->pending ? offset : 0);
+}
+
 static void on_access(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *hart)
 {
     struct hart *h = hart;
     bool store = type == UC_MEM_WRITE;
-    uint64_t pc = reg_get(h, UC_RISCV_REG_PC), offset = pc - h->block;
-    hit(h, h->clock + (offset < h->pending ? offset : 0), address, store ? (uint64_t)value : 0,
+    hit(h, clock_of_access(h), address, store ? (uint64_t)value : 0,
         (uint64_t)size << 8 | (store ? HIT_WRITE : HIT_READ));
+}
+
+/* A device is about to be accessed: where is not known any more when it is. */
+static void on_device(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *hart)
+{
+    struct hart *h = hart;
+    h->debug.device_clock = clock_of_access(h);
+}
+
+/* The clock of the instruction that made a device, or the firmware, write; else where the hart stands. */
+static uint64_t clock_of_request(const struct hart *h)
+{
+    if (!h->running)
+        return h->clock;
+    if (!h->pending)
+        return h->clock - 1;  /* a call of the firmware: it has trapped */
+    return h->debug.device_clock > h->clock ? h->debug.device_clock : h->clock;
 }
 
 void debug_wrote(struct hart *h, uint64_t address, uint64_t length)
 {
     struct debug *d = &h->debug;
+    uint64_t clock = clock_of_request(h);
     for (size_t i = 0; i + 2 < d->watches.count; i += 3) {
         uint64_t first = d->watches.items[i], last = d->watches.items[i + 1];
         if ((d->watches.items[i + 2] & ACCESS_WRITE) && address <= last && address + length > first)
-            hit(h, h->clock, address > first ? address : first, 0, HIT_DEVICE);
+            hit(h, clock, address > first ? address : first, 0, HIT_DEVICE);
     }
 }
 
@@ -333,9 +356,24 @@ void debug_unwatch(struct hart *h)
     pages_drop_all(h);
 }
 
+static bool watch_devices(struct hart *h)
+{
+    struct debug *d = &h->debug;
+    const struct window *window;
+    uc_hook hook;
+    for (unsigned i = 0; (window = mmio_window(i)); i++)
+        if (uc_hook_add(h->uc, &hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, on_device, h, window->base,
+                        window->base + window->size - 1) != UC_ERR_OK
+            || !list_push(&d->watch_hooks, hook))
+            return false;
+    return true;
+}
+
 bool debug_watch(struct hart *h, uint64_t first, uint64_t length, unsigned access)
 {
     struct debug *d = &h->debug;
+    if (!d->watches.count && !watch_devices(h))
+        return false;
     int types = (access & ACCESS_READ ? UC_HOOK_MEM_READ : 0) | (access & ACCESS_WRITE ? UC_HOOK_MEM_WRITE : 0);
     uint64_t last = first + length - 1;
     uc_hook hook;

@@ -155,6 +155,7 @@ struct debug {
     uint64_t from, target, end; /* of the block that runs `inside` */
     uint64_t from_clock;
     uint64_t at;                /* pc of the pause */
+    uint64_t device_clock;      /* of the latest access to a device, while memory is watched */
     uint64_t pages[2];          /* that it lies on */
     uc_hook hook;
     uint64_t filter[64];        /* pages with breakpoints, hashed */

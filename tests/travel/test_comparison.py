@@ -88,6 +88,19 @@ def test_a_changed_event_is_named_with_its_byte(plain: Path, tmp_path: Path) -> 
     assert "in entry 10" in found["event"]
 
 
+def test_one_event_more_is_named(plain: Path, tmp_path: Path) -> None:
+    """A key that somebody pressed in one of the two."""
+
+    def press(box: RecordedBox, number: int) -> None:
+        if number == 7:
+            box.type("x")
+
+    code, found = diff(plain, record(tmp_path, "pressed", act=press))
+    assert code == 1 and found["kind"] == "entry" and found["sequence"] == 8, found
+    assert "events: A 0, B 1; only B has console input for unit 0, 1 bytes (78)" in found["details"], found
+    assert "in entry 5" in found["event"]
+
+
 def test_a_changed_instruction_is_named(plain: Path, tmp_path: Path) -> None:
     """The first instruction of a function that types characters back is replaced by another one."""
     address, offset = symbol("receive")

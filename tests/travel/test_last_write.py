@@ -75,6 +75,7 @@ def test_a_device_that_wrote_is_named_with_who_asked_it(log: Path) -> None:
     code, found, said = ask(log, hex(ring), "--length", "4", "--physical")
     assert code == 0, said
     assert found["device"] and found["instruction"].split()[0] in ("sw", "c.sw")
+    assert found["old"] != found["new"], "the instruction is the very one that made the device write"
 
 
 def test_what_cannot_be_answered_is_told(log: Path) -> None:
