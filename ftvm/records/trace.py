@@ -32,6 +32,7 @@ from ftvm.records.lag import Sample
 from ftvm.records.query import ConsoleLines
 
 NS_PER_TICK: Final = 100
+TIME_MAX: Final = (1 << 63) - 1  # what a log that was made up may pass
 SEQUENCE_ID: Final = 1
 GUEST: Final = 1  # uuid of the guest's track, and its process id
 PLACE: Final = "position"  # the name under which each slice tells where to seek to
@@ -193,7 +194,7 @@ class TraceWriter:
             note = event.debug_annotations.add()
             note.name = key
             if isinstance(value, int):
-                note.uint_value = value
+                note.uint_value = max(0, value)
             else:
                 note.string_value = value
         self._builder.write_packet(packet)
@@ -208,5 +209,5 @@ class TraceWriter:
         packet = self._builder.create_packet()
         packet.trusted_packet_sequence_id = SEQUENCE_ID
         if time is not None:
-            packet.timestamp = time * NS_PER_TICK
+            packet.timestamp = min(time * NS_PER_TICK, TIME_MAX)
         return packet

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 BINS_MAX: Final = 8192
+WORK_MAX: Final = 1 << 22  # bins to spread over: far more than in a log whose time only goes on
 
 
 class Bins:
@@ -24,6 +25,7 @@ class Bins:
         self.width = 1  # ticks
         self._max = bins_max
         self._begun = False
+        self._work = 0
         self._series: dict[str, list[float]] = {}
 
     def add(self, name: str, time: int, value: float = 1) -> None:
@@ -38,7 +40,8 @@ class Bins:
         last = self._index(max(begin, end - 1))
         first = self._index(begin)
         series = self._of(name, last)
-        if first == last or end <= begin:
+        self._work += last - first
+        if first == last or end <= begin or self._work > WORK_MAX:
             series[last] += value
             return
         density = value / (end - begin)
@@ -73,12 +76,12 @@ class Bins:
 
 
 def packed(values: list[float]) -> list[int]:
-    """A series as whole numbers; so many zeros in a row as one number below zero."""
+    """A series as whole numbers (below zero: zero); so many zeros in a row as one number below zero."""
     out: list[int] = []
     zeros = 0
     for value in values:
         number = round(value)
-        if number == 0:
+        if number <= 0:
             zeros += 1
             continue
         if zeros:

@@ -126,14 +126,14 @@ class _Walk:
         found, bins = self._found, self._found.bins
         if not found.entries:
             found.first_sequence, found.time_start = epoch.sequence, epoch.time
-        ran = epoch.clock_end - epoch.clock
+        ran, took = max(0, epoch.clock_end - epoch.clock), max(0, epoch.time_end - epoch.time)
         found.entries += 1
         found.last_sequence, found.time_end = epoch.sequence, max(found.time_end, epoch.time_end)
         found.clock += ran
         found.reasons[epoch.reason] += 1
         found.page_digests += bool(epoch.pages)
         bins.add("epochs", epoch.time)
-        bins.spread("busy", epoch.time, epoch.time_end, epoch.time_end - epoch.time)
+        bins.spread("busy", epoch.time, epoch.time_end, took)
         bins.spread("code", epoch.time, epoch.time_end, ran)
 
     def count(self, happening: Happening) -> None:

@@ -15,12 +15,15 @@ import pytest
 from click.testing import CliRunner, Result
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
-from devices.event import EventKind, OutputKind
+from devices.event import Event, EventKind, OutputKind
 from devices.virtio.offload import GSO_TCPV4, NEEDS_CSUM, PACKET_HEADER, plain
 from ftvm.cli import main
 from ftvm.records.happening import Input, Output
 from ftvm.records.pcapng import CaptureWriter, on_the_wire
 from ftvm.scripting import Interrupt, Recording
+from replay.entry import Entry, EpochResult
+from replay.header import LogHeader
+from replay.log_writer import LogWriter
 from tests.machine import frames
 from tests.records.test_frame import tcp
 
@@ -239,6 +242,22 @@ def test_many_requests_at_once_have_lanes(tmp_path: Path) -> None:
     assert len(trace.slices["block requests"]) == 9 and not trace.unfinished
     assert max(value for _, value in trace.counters["requests without reply"]) == 9.0
     assert list(trace.names.values()).count("block requests") == 9, "nine at once, each in a lane, one name"
+
+
+@pytest.mark.parametrize("start", [0, (1 << 64) - 2])
+def test_a_log_that_was_made_up_is_written_too(tmp_path: Path, start: int) -> None:
+    """Times and clocks that step back or reach the end of their range; every command gets to its end."""
+    log = tmp_path / "x.log"
+    events = tuple(Event(kind, 1 << 40, b"\xff" * 12) for kind in (1, 2, 3, 4, 5, 6, 7, 99))
+    with LogWriter(log, LogHeader(b"", "12" * 32, {}, "toy", 30)) as writer:
+        for sequence, time in enumerate((start, start + 1, 0, (1 << 64) - 1), 1):
+            entry = Entry(sequence, start, time, time, 0, events)
+            writer.append(entry, EpochResult(sequence, 200, (1 << 64) - 1, 0, 0), 0.0)
+    done = export(log, "--perfetto", tmp_path / "x", "--pcap", tmp_path / "y", "--no-replay")
+    assert done.exit_code == 0, done.output
+    for command in (["show"], ["grep"], ["grep", "--json"], ["stat"]):
+        result = CliRunner().invoke(main, ["log", command[0], str(log), *command[1:]])
+        assert result.exit_code == 0 and result.stdout, result.output
 
 
 # -- lag ------------------------------------------------------------------------------------------------------------

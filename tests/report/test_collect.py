@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from devices.event import Event, EventKind
 from devices.virtio.offload import plain
 from ftvm.cli import main
-from ftvm.report.bins import Bins, packed
+from ftvm.report.bins import WORK_MAX, Bins, packed
 from ftvm.report.collect import DETAILS_MAX, collect
 from ftvm.report.sample import Sample
 from ftvm.scripting import Recording
@@ -83,6 +83,17 @@ def test_times_that_step_back_count_as_the_first() -> None:
     bins.add("x", 3)
     bins.spread("x", 200, 50, 5)
     assert sum(bins.series()["x"]) == 7
+
+
+def test_a_log_of_endless_epochs_costs_no_more_than_its_length() -> None:
+    """Each says that it took all the time there is: no recorder writes that, and it must not take hours to show."""
+    bins = Bins()
+    for number in range(20_000):
+        bins.spread("busy", 0, 1 << 60, 1)
+        bins.add("epochs", number)
+    series = bins.series()
+    assert sum(series["epochs"]) == 20_000 and sum(series["busy"]) == pytest.approx(20_000)
+    assert bins._work > WORK_MAX, "it was bounded"
 
 
 @given(st.lists(st.integers(0, 3)))
@@ -224,6 +235,24 @@ def test_a_recording_without_entries_is_a_page_too(browser: Browser, tmp_path: P
     assert report(flood_path, "--no-replay").exit_code == 0
     page = browser.open(tmp_path / "empty.log.html")
     assert page.complaints == [] and "0\nentries" in page.text("#figures")
+
+
+@pytest.mark.parametrize("start", [0, (1 << 64) - 2, 1 << 53])
+def test_impossible_times_and_clocks_do_not_upset_the_page(browser: Browser, tmp_path: Path, start: int) -> None:
+    header = LogHeader(b"", "12" * 32, {}, "toy", 30)
+    with LogWriter(tmp_path / "x.log", header) as writer:
+        for sequence, time in enumerate((start, start + 1, 0, (1 << 64) - 1), 1):
+            entry = Entry(sequence, start, time, time, 0, (Event(EventKind.CONSOLE_INPUT, 0, b"x"),))
+            writer.append(entry, EpochResult(sequence, 6, (1 << 64) - 1, 0, 0), 0.0)
+    assert report(tmp_path / "x.log", "--no-replay").exit_code == 0
+    page = browser.open(tmp_path / "x.log.html")
+    left, top, width, _ = page.box("#lanes")
+    for _ in range(40):
+        page.wheel(left + width / 2, top + 40, -600)
+    page.value("chart.focus()")
+    for key in ("n", "n", "ArrowRight", "Home", "-", "p"):
+        page.key(key)
+    assert page.complaints == []
 
 
 def test_what_cannot_be_replayed_here_is_refused(tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ function drawAxis(context, width, height) {
   const wide = step(span, Math.max(2, width / 130));
   context.font = `12px ${colour("--sans")}`;
   context.textAlign = "center";
-  for (let at = Math.ceil(view.begin / wide) * wide; at <= view.end; at += wide) {
+  const first = Math.ceil(view.begin / wide);
+  for (let number = 0; number <= width / 30 && (first + number) * wide <= view.end; number++) {
+    const at = (first + number) * wide;
     const x = place(at, width);
     context.fillStyle = colour("--faint");
     context.fillRect(x, 0, 1, height - AXIS);

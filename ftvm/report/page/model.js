@@ -8,7 +8,7 @@ const SPAN_MIN = 20; // ticks: the shortest window
 const data = JSON.parse(document.getElementById("data").textContent);
 const facts = data.facts;
 const begin = facts.start;
-const end = Math.max(facts.end, facts.start + SPAN_MIN);
+const end = Math.max(facts.end, facts.start + SPAN_MIN, facts.start * (1 + 1e-9));
 
 // A series is packed: a number below zero stands for so many zeros. Kept as sums from the left, so that any stretch of
 // it costs two looks.
@@ -17,8 +17,8 @@ function sums(packed) {
   let at = 0;
   for (const number of packed) {
     if (number < 0) {
-      for (let i = 0; i < -number; i++, at++) out[at + 1] = out[at];
-    } else {
+      for (let i = 0; i < -number && at < data.bins.count; i++, at++) out[at + 1] = out[at];
+    } else if (at < data.bins.count) {
       out[at + 1] = out[at] + number;
       at++;
     }
