@@ -79,6 +79,12 @@ class Attached:
 
     def _take(self, config: MachineConfig, progress: Callable[[int], None]) -> tuple[int, Recording]:
         """The moment, as the beginning of the log; the entry before it."""
+        try:
+            return self._taken(config, progress)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ChannelError(f"the backup's moment cannot be understood: {error!r}") from None
+
+    def _taken(self, config: MachineConfig, progress: Callable[[int], None]) -> tuple[int, Recording]:
         sequence, sizes = self._hello(config)
         image = load_image(config)
         disks = [ScratchDisk(size) for size in sizes]

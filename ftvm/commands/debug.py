@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,7 +50,8 @@ def command(
     with suppress(OSError):
         os.nice(NICE)
     server = listen(say, door)
-    with _log_of(state, say, attach or record is not None, record) as log, Debugger.open(log) as debugger:
+    with _log_of(state, say, attach or record is not None, record) as (log, opened), Debugger.open(log) as debugger:
+        opened()
         debugger.take_symbols(symbols)
         timeline = debugger.timeline
         with say.progress("to the present", len(timeline.entries)) as display:
@@ -62,25 +63,29 @@ def command(
 
 
 @contextmanager
-def _log_of(state: StateDir, say: Say, attach: bool, record: Path | None) -> Iterator[Path]:
-    """The pair's own recording, or one that begins now and grows in the background."""
+def _log_of(state: StateDir, say: Say, attach: bool, record: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The pair's own recording, or one that begins now and grows in the background; and what to call when it is open.
+
+    What is not to be kept loses its name then, so that nothing is left behind however this process ends.
+    """
     from ftvm.attach import Attached
     from ftvm.status import read_status
 
     status = read_status(state)
     if not attach and (own := _recording(status)) is not None:
         say.info(f"the pair is recorded to {own}: all since its beginning can be looked at")
-        yield own
+        yield own, lambda: None
         return
     side = next((side for side, shown in status["sides"].items() if shown["role"] == "backup"), None)
     if side is None:
         raise click.ClickException(f"{status['name']} has no backup in sync on this host, which could be looked at")
-    with TemporaryDirectory(prefix="ftvm-debug-") as directory:
+    temporary = TemporaryDirectory(prefix="ftvm-debug-", ignore_cleanup_errors=True)
+    with temporary as directory:
         path = record or Path(directory) / f"{status['name']}.log"
         with say.progress("taking the backup's machine over (MiB)", 0) as display:
             attached = Attached(state, side, path, say.warning, display.advance)
         try:
-            yield path
+            yield path, temporary.cleanup
         finally:
             attached.close()
 

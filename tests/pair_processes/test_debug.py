@@ -79,7 +79,7 @@ def test_gdb_looks_into_a_pair_under_load(ftvm_pair: MakePair, tmp_path: Path) -
             attached, start = moments[0], min(moments)
             assert start < attached - 50 and attached < moments[-1], said
             assert "a recording cannot be changed" in said and "divergence" not in said
-            load.answered(200)
+            load.answered(100)
             again = server.gdb("monitor seek live", FLUSH, "monitor when")
             later = re.search(r"behind entry (\d+) of", again)
             assert later and int(later[1]) > moments[-1], again
@@ -101,6 +101,7 @@ def test_a_killed_debugger_leaves_nothing_and_the_next_one_is_served(ftvm_pair: 
                 server.process.send_signal(signal.SIGKILL if number else signal.SIGSTOP)
                 load.answered(100)
                 server.process.kill()
+            assert not list(tmp_path.glob("ftvm-debug-*"))
         with served(debug(pair), tmp_path) as server:
             assert "behind entry" in server.gdb("monitor when")
         load.answered(50)

@@ -36,7 +36,9 @@ class Served:
         self._errors = directory / "served.err"
         command = [sys.executable, "-m", "ftvm.cli", *map(str, arguments)]
         with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stderr=errors, env=os.environ | {"TMPDIR": str(directory)}
+            )
         end = time.monotonic() + WAIT_S
         while (found := re.search(r"target remote (\S+):(\d+)", self.said)) is None:
             assert time.monotonic() < end and self.process.poll() is None, self.said

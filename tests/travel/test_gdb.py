@@ -85,6 +85,49 @@ def test_watchpoints_and_last_write_agree(served: Served) -> None:
     assert "Hardware read watchpoint" in said
 
 
+def test_every_kind_of_breakpoint_and_watchpoint_stops_in_both_directions(served: Served) -> None:
+    said = served.gdb(
+        "hbreak blk_submit",
+        "tbreak blk_submit",
+        "continue",
+        'printf "soft and hard %lu\\n", $clock',
+        "continue",
+        'printf "hard %lu\\n", $clock',
+        "reverse-continue",
+        'printf "back %lu\\n", $clock',
+        "delete",
+        "awatch *(int *)&done",
+        "continue",
+        "continue",
+        "reverse-continue",
+        'printf "access %lu\\n", $clock',
+        "delete",
+        "watch *(int *)&done if *(int *)&done != 0",
+        "monitor seek start",
+        FLUSH,
+        "continue",
+        'printf "counted %d\\n", *(int *)&done',
+        "next",
+        "reverse-next",
+        "reverse-step",
+        "delete",
+        "reverse-finish",
+        "finish",
+        "monitor where",
+        "monitor seek output reply 3",
+        FLUSH,
+        "monitor where",
+        "info registers sstatus satp priv fcsr fa0",
+    )
+    first, back = re.search(r"soft and hard (\d+)", said), re.search(r"back (\d+)", said)
+    assert first and back and first[1] == back[1], said
+    assert "Temporary breakpoint 2" in said and "Breakpoint 1, " in said and "Hardware assisted breakpoint 1" in said
+    assert said.count("Hardware access (read/write) watchpoint 3") >= 3, said
+    assert re.search(r"counted -?[1-9]", said), said
+    assert len(re.findall(r"^\d+:\d+: \w+", said, re.MULTILINE)) == 2, said
+    assert re.search(r"^priv +0x1", said, re.MULTILINE) and "sstatus" in said and "fa0" in said
+
+
 def test_nothing_can_be_changed(served: Served) -> None:
     said = served.gdb(
         "python",
