@@ -67,13 +67,18 @@ class Trials:
         self._left = WORK_MAX
 
     def first(self, trials: Iterable[Trial]) -> tuple[Trial, int] | None:
-        """The first after which the entry gives what was recorded, and up to which entry it goes on so; None."""
-        entry, result = self.debugger.timeline.entries[self.sequence]
+        """The first after which this entry and those behind it give what was recorded, and the last tried; None.
+
+        One after which only a few do is no answer: it may be what came of it, which heals one entry's result.
+        """
+        entries = self.debugger.timeline.entries
+        entry, result = entries[self.sequence]
+        enough = min(self.sequence + MORE, entries.last)
         for trial in trials:
             self._left -= WORK_EACH + result.clock - entry.clock
             if self._left < 0:
                 return None
-            if last := self._agrees(trial):
+            if (last := self._agrees(trial)) >= enough:
                 return trial, last
         return None
 

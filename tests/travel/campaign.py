@@ -48,7 +48,7 @@ from tests.travel.recorded import RecordedBox, drive
 ROOT = Path(__file__).parents[2]
 MOVES = 14
 SAMPLE = 12
-OFTEN = Keep(spacing=20_000, interval_s=0.0, share=1e9)
+OFTEN = Keep(spacing_max=20_000, interval_s=0.0, share=1e9)
 SPACING = 30_000
 DISK = [{"image": "disk0.img", "size": "1 MiB"}]
 Place = tuple[int, int, bool]

@@ -149,10 +149,11 @@ def faulty(log: Path, behind: int, change: Callable[[Debugger], None], into: Pat
 
         traveller.begin = changed  # type: ignore[method-assign]
 
+    keep = Keep(spacing_max=spacing, interval_s=0.0, share=1e9) if spacing else None
     with Debugger.open(log, checkpoints=False) as debugger:
         goes_wrong(debugger)
         machine = debugger.machine
-        recording = Recording.begin(into, debugger.reader.header, machine, debugger.disks)
+        recording = Recording.begin(into, debugger.reader.header, machine, debugger.disks, keep=keep)
         for entry, _ in debugger.timeline.entries:
             time = max(entry.time, machine.time)
             given = replace(entry, clock=machine.clock, time=time, time_max=max(entry.time_max, time))
@@ -160,13 +161,10 @@ def faulty(log: Path, behind: int, change: Callable[[Debugger], None], into: Pat
             while debugger.traveller.advance():
                 pass
             result = debugger.traveller.finish()
+            if recording.checkpoints is not None:
+                recording.checkpoints.settle()
             recording.append(given, result, 0.0)
             if result.reason in FINAL:
                 break
         recording.close()
-    if spacing:
-        with Debugger.open(into, checkpoints=False) as debugger:
-            goes_wrong(debugger)
-            debugger.timeline._spacing = spacing
-            debugger.make_checkpoints()
     return into

@@ -69,7 +69,7 @@ def test_a_bit_that_changed_between_two_checkpoints_of_the_recorder(console: Pat
 def test_a_bit_of_ram_is_found_by_trying_what_a_later_checkpoint_has(console: Path, tmp_path: Path) -> None:
     """No checkpoint lies between the flip and what it did."""
     address, _ = symbol("receive")
-    log = faulty(console, 19, flip_ram(address, 4), tmp_path / "later.log", spacing=10_000_000)
+    log = faulty(console, 19, flip_ram(address, 4), tmp_path / "later.log", spacing=1)
     divergence, found = verify(log)
     assert divergence["sequence"] == 20
     assert found["kind"] == "recorder" and f"{address:#x}:" in found["instructions"][0], found
