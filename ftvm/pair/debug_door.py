@@ -40,7 +40,7 @@ from ftvm.world.unix_listener import listen_unix
 from replay.entry import Entry, EpochResult
 
 HELD_MAX: Final = 256 << 20
-HISTORY_CLOCK: Final = 4_000_000_000  # what a debugger has to run to come to the present: some seconds of computing
+HISTORY_CLOCK: Final = 2_000_000_000  # what a debugger has to run to come to the present: some seconds of computing
 NICE: Final = 10
 SEND_S: Final = 30.0  # for a debugger to take what waits
 POLL_S: Final = 0.2
