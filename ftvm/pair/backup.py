@@ -102,7 +102,7 @@ class Backup:
         self.on_change: Callable[[str], None] = lambda text: None
         self.before_overwriting: Callable[[], None] = lambda: None  # the disks are still as they were
         self.keep_recent = False
-        self.on_executed: Callable[[Entry, EpochResult], None] = lambda entry, result: None  # between two epochs
+        self.on_executed: Callable[[bytes, EpochResult], None] = lambda data, result: None  # between two epochs
         self.admission = Admission(Session(identity.pair, 0, 0))
         self._identity = identity
         self._machine = machine
@@ -206,7 +206,7 @@ class Backup:
             began = self._clock()
             result = self._machine.run(entry)
             self._epoch_s = self._clock() - began
-            self.on_executed(entry, result)
+            self.on_executed(data, result)
         except (ValueError, LogError) as error:  # the entry fits the primary's machine, or no machine
             self.acknowledge(self._clock())  # with the digest that shows it
             self.fail(f"this side cannot run entry {sequence}, so the two have diverged: {error}")

@@ -37,7 +37,7 @@ from ftvm.pair.debug_wire import NAME, VERSION, Kind, chunk_body, entry_body, me
 from ftvm.pair.moment import Moment
 from ftvm.pair.ram_feed import encode_pages
 from ftvm.world.unix_listener import listen_unix
-from replay.entry import Entry, EpochResult
+from replay.entry import EpochResult
 
 HELD_MAX: Final = 256 << 20
 HISTORY_CLOCK: Final = 2_000_000_000  # what a debugger has to run to come to the present: some seconds of computing
@@ -90,6 +90,8 @@ class DebugDoor:
     def boundary(self) -> None:
         """Begin a moment for a debugger that waits for one, and let go of one that is not wanted any more."""
         moment = self._moment
+        if moment is not None and moment.read and moment.follows:
+            moment.close()
         if moment is not None and moment.over:
             moment.close()
             with self._news:
@@ -116,12 +118,12 @@ class DebugDoor:
         """How much of what it may take it has taken: memory, or of a debugger's time to come to the present."""
         return max(moment.held / self._history, (self._machine.clock - moment.clock) / HISTORY_CLOCK)
 
-    def executed(self, entry: Entry, result: EpochResult) -> None:
-        """The machine has run an entry."""
+    def executed(self, data: bytes, result: EpochResult) -> None:
+        """The machine has run an entry, here as it came over the channel."""
         moment = self._moment
         if not self._past and (moment is None or moment.over):
             return
-        body = entry_body(entry, result)
+        body = entry_body(data, result)
         for past in self._past:
             past.executed(body)
         if moment is not None and not moment.over:
@@ -199,6 +201,7 @@ class DebugDoor:
             if moment.over:
                 break
         if not moment.over:
+            moment.read = True
             connection.sendall(message(Kind.WHOLE))
         while (bodies := moment.entries()) is not None:
             if bodies:

@@ -26,7 +26,7 @@ import msgpack
 
 from ftvm.scratch_disk import CHUNK
 from logging_channel.errors import ChannelError
-from replay.entry import Entry, EpochResult, decode_entry, encode_entry
+from replay.entry import Entry, EpochResult, decode_entry
 
 VERSION: Final = 1
 NAME: Final = "debug.sock"
@@ -71,9 +71,9 @@ def decode_chunk(body: bytes) -> tuple[int, int, bytes]:
         raise ChannelError(f"a chunk of a disk cannot be read: {error}") from None
 
 
-def entry_body(entry: Entry, result: EpochResult) -> bytes:
-    """Of an ENTRY."""
-    fields = [encode_entry(entry), result.reason, result.clock, result.time, result.digest, result.pages]
+def entry_body(data: bytes, result: EpochResult) -> bytes:
+    """Of an ENTRY; `data` is the entry as on the channel."""
+    fields = [data, result.reason, result.clock, result.time, result.digest, result.pages]
     packed: bytes = msgpack.packb(fields)
     return packed
 

@@ -39,16 +39,17 @@ class Moment:
         self._come = self._gone = 0  # bytes of entries, each counted by one thread
         self._behind = False
         self._over = ""
+        self.read = False  # all of RAM and disks
         self._reading = threading.Lock()  # closed is closed: the machine's next snapshots are not this one's
         self._closed = False
 
     @property
     def held(self) -> int:
         """Bytes of memory, about."""
+        waiting = self._come - self._gone
         if self._closed:
-            return 0
-        chunks = sum(series.kept for series in self._changes.disks)
-        return self._ram.kept * PAGE + chunks * CHUNK + self._come - self._gone
+            return waiting
+        return self._ram.kept * PAGE + sum(series.kept for series in self._changes.disks) * CHUNK + waiting
 
     def executed(self, body: bytes) -> None:
         """The machine has run an entry; it and its result as they are sent. Nobody is woken for it."""
@@ -60,6 +61,11 @@ class Moment:
         with self._news:
             self._over = self._over or why
             self._news.notify()
+
+    @property
+    def follows(self) -> bool:
+        """Whether it costs the guest something when it writes."""
+        return not self._closed
 
     @property
     def over(self) -> str:
@@ -98,7 +104,7 @@ class Moment:
         return found if found or not over else None
 
     def close(self) -> None:
-        """Follow the machine no longer; in the guest's thread. There must be words for it in `over` before."""
+        """Follow RAM and disks no longer; in the guest's thread. All was read, or `over` says why it will not be."""
         with self._reading:
             self._closed = True
             self._changes.close()

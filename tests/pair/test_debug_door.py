@@ -19,7 +19,7 @@ from ftvm.pair.debug_wire import NAME, Kind, MessageReader
 from ftvm.state_dir import StateDir
 from ftvm.world.unix_listener import connect_unix
 from logging_channel.errors import ChannelError
-from replay.entry import Entry, EpochResult
+from replay.entry import Entry, EpochResult, encode_entry
 from tests.machine.box import Box, blockd_config
 
 WRITE = 1
@@ -42,7 +42,7 @@ class Backup(Box):
 
         def told(entry: Entry) -> EpochResult:
             result = run(entry)
-            self.door.executed(entry, result)
+            self.door.executed(encode_entry(entry), result)
             return result
 
         self.machine.run = told  # type: ignore[method-assign]
