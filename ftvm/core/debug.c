@@ -99,8 +99,8 @@ static uint64_t first_breakpoint(struct hart *h, uint64_t address, uint64_t end,
     uint64_t found = NOWHERE;
     for (size_t i = 0; i < d->breakpoints.count; i++) {
         uint64_t at = d->breakpoints.items[i];
-        if (at < address || at >= end)
-            continue;
+        if (at < address || at >= end || next_boundary(h, address, end, at - address) != at)
+            continue;  /* not in this block, or in the middle of an instruction, where nobody ever is */
         if (!d->record) {
             found = at < found && !(skip_first && at == address) ? at : found;
         } else {

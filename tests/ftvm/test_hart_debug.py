@@ -202,6 +202,18 @@ def test_recorded_hits_are_those_that_would_have_paused() -> None:
     assert guest.hart.hits() == []
 
 
+def test_a_breakpoint_in_the_middle_of_an_instruction_is_never_met() -> None:
+    code, at = counting_loop()
+    counts = []
+    for record, breakpoints in ((False, []), (False, [at["load"] + 2, at["atomic"] + 1]), (True, [at["load"] + 2])):
+        guest = Guest(debug=True)
+        guest.load(code)
+        guest.hart.breakpoints(breakpoints, record=record)
+        assert guest.run() == StopReason.STOPPED and guest.hart.hits() == []
+        counts.append([guest.hart.counters()[name] for name in ("slices", "translations", "removals")])
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_of_very_many_hits_the_first_and_the_latest_are_kept() -> None:
     rounds = 800_000
     code = Asm(RAM_BASE)
