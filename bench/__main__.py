@@ -25,7 +25,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from bench import block, engine, kills, linux, linux_block, network, pair, qemu, repair, travel
+from bench import block, engine, kills, linux, linux_block, look, network, pair, qemu, repair, travel
 from bench.effort import FULL, QUICK, Bench, Effort
 from bench.figure import Figure
 from bench.report import show, write_page
@@ -46,6 +46,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "network": network.traffic,
     "repair": repair.joins,
     "travel": travel.travel,
+    "look": look.look,
 }
 # They fetch a kernel from the package mirror the first time.
 FULL_ONLY: Final = frozenset({"linux", "linux-block", "network", "repair"})
