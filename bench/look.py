@@ -29,7 +29,7 @@ def look(bench: Bench) -> Iterator[Figure]:
     effort = bench.effort
     iops: dict[bool, list[float]] = {True: [], False: []}
     latency: dict[bool, list[float]] = {True: [], False: []}
-    with Sides(bench.directory, machine_text("blockd"), pinned=True) as sides:
+    with Sides(bench.directory, machine_text("blockd")) as sides:
         sides.start_primary()
         sides.start_backup()
         random_load(sides.socket, 0.5, DISK)
