@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m bench`: run the benchmarks, print one table, write JSON.
 
-    --quick        within two minutes: shorter measurements, five kills
+    --quick        within three minutes: shorter measurements, five kills
     --json         print the JSON list of {name, value, unit, goal, met} instead of the table
     --out FILE     also write the JSON list to FILE (bench.json unless --json or --only is given)
     --page FILE    also put the table between the marks of a Markdown page (docs/benchmarks.md)
@@ -65,7 +65,7 @@ def run_section(name: str, effort: Effort, say: Callable[[str], None]) -> list[F
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Shorter measurements: within two minutes.")
+@click.option("--quick", is_flag=True, help="Shorter measurements: within three minutes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--only", multiple=True, type=click.Choice(list(SECTIONS)), help="Only this section; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write the JSON to FILE.")
