@@ -56,7 +56,7 @@ class Comparison:
     def _at_the_beginning(self, begin: int) -> list[Spot]:
         for side in (self.one, self.other):
             if side.timeline.start.sequence < begin:
-                side.timeline.seek(Position(begin, side.timeline.entries[begin][1].clock))
+                side.timeline.seek(side.timeline.behind(begin))
         spots = self._bisection.spots()
         bare = not all(_has_disks(side) for side in (self.one, self.other))
         return [spot for spot in spots if not (bare and spot.kind == DISK)]
@@ -79,8 +79,7 @@ class Comparison:
             summary = f"{what} differs at the beginning, {shows}"
             return Finding("memory" if what == "RAM" else "state", begin, summary, details=self._bisection.told(start))
         if found.kind in ("instruction", "state"):
-            clock = self.one.timeline.entries[found.sequence][1].clock
-            before = found.position or Position(found.sequence, clock)
+            before = found.position or self.one.timeline.behind(found.sequence)
             origin = self.one.timeline.entries[begin + 1][0].clock
             if earlier := self._bisection.first_reader(start, Position(begin, origin), before):
                 earlier.summary = f"{found.summary.splitlines()[0]}\n{earlier.summary}"
@@ -137,7 +136,7 @@ class Comparison:
         for name, side in (("A", self.one), ("B", self.other)):
             side.timeline.verify = True
             try:
-                side.timeline.seek(Position(sequence, side.timeline.entries[sequence][1].clock))
+                side.timeline.seek(side.timeline.behind(sequence))
             except Divergence as divergence:
                 words = f"{name} does not replay as it was recorded: its entry is not what its guest does"
                 return Finding("recorder", divergence.sequence, words, details=[str(divergence)])

@@ -66,7 +66,7 @@ class Inquiry:
         """Whether a second replay does the same; None when it does."""
         second = None
         try:
-            again.timeline.seek(_behind(again, self._sequence))
+            again.timeline.seek(again.timeline.behind(self._sequence))
         except Divergence as divergence:
             second = divergence
         again.timeline.verify = False
@@ -106,7 +106,7 @@ class Inquiry:
         low, high = -1, len(kept)
         while high - low > 1:
             middle = (low + high) // 2
-            pair.go_to(_behind(pair.one, kept[middle]))
+            pair.go_to(pair.one.timeline.behind(kept[middle]))
             low, high = (low, middle) if pair.spots() else (middle, high)
         self._last_same = kept[low] if low >= 0 else pair.one.timeline.start.sequence
         if high == len(kept):
@@ -115,7 +115,7 @@ class Inquiry:
         return self._from_checkpoint(pair, kept[high])
 
     def _from_checkpoint(self, pair: Bisection, sequence: int) -> Finding:
-        place = _behind(pair.one, sequence)
+        place = pair.one.timeline.behind(sequence)
         pair.go_to(place)
         spots = pair.spots()
         changes = [f"behind entry {sequence}:", *(f"  {line}" for line in pair.told(spots))]
@@ -139,7 +139,7 @@ class Inquiry:
         recorder = pair.other.timeline
         recorder.verify = True
         try:
-            recorder.seek(_behind(pair.other, self._sequence))
+            recorder.seek(pair.other.timeline.behind(self._sequence))
         except Divergence as divergence:
             words = f"and not even from there does the guest do what was recorded: {divergence}"
             return Finding("recorder", self._sequence, words, names=NAMES)
@@ -164,10 +164,10 @@ class Inquiry:
         """What the first checkpoint behind the divergence has otherwise than the replay, where that comes so far."""
         if not kept:
             return []
-        pair.other.timeline.seek(_behind(pair.other, kept[0]))
+        pair.other.timeline.seek(pair.other.timeline.behind(kept[0]))
         for sequence in (kept[0], self._sequence):
             try:
-                pair.one.timeline.seek(_behind(pair.one, sequence))
+                pair.one.timeline.seek(pair.one.timeline.behind(sequence))
                 break
             except ValueError:  # the replay's clock does not fit the next entry's
                 pair.one.timeline.return_to_still(self._sequence - 1)
@@ -193,7 +193,7 @@ class Inquiry:
     def _changed(self, again: Debugger, trial: Trial) -> Finding | None:
         """Beside a second replay with that change, bisected."""
         with self._open(checkpoints=False) as other:
-            place = _behind(other, self._sequence - 1)
+            place = other.timeline.behind(self._sequence - 1)
             other.timeline.verify = False
             other.timeline.seek(place)
             trial.apply(other)
@@ -220,7 +220,7 @@ class Inquiry:
         changed = {each.field: each for each in self._divergence.differences}
         if not changed.keys() <= {"digest", "pages"} or found.instructions is not None:
             return
-        again.timeline.seek(_behind(again, self._sequence))
+        again.timeline.seek(again.timeline.behind(self._sequence))
         if "pages" in changed:
             place = page_bit(again, changed["pages"].expected, changed["pages"].actual)
             if place is not None:
@@ -229,10 +229,3 @@ class Inquiry:
                 found.details.insert(1, f"  written last in the replay {writer}")
         elif bit := register_bit_behind(again, changed["digest"].expected):
             found.details.insert(0, f"{bit} alone is other in the recorder, behind the entry")
-
-
-def _behind(debugger: Debugger, sequence: int) -> Position:
-    timeline = debugger.timeline
-    if sequence <= timeline.start.sequence:
-        return timeline.start
-    return Position(sequence, timeline.entries[sequence][1].clock)

@@ -26,7 +26,6 @@ from ftvm.debugger import Debugger
 from ftvm.hart import PAGE_SIZE
 from ftvm.state_diff import DISK, FIELD, MEMORY, Spot
 from replay.divergence import DIGEST_MASK, differences
-from replay.position import Position
 
 SAVED_HEAD: Final = 2  # words of a saved hart in front of its registers
 GENERAL: Final = frozenset(f"x{number}" for number in range(1, 32))
@@ -56,10 +55,7 @@ class Trials:
         self.debugger = debugger
         self.sequence = sequence
         timeline = debugger.timeline
-        before = timeline.start
-        if sequence - 1 > before.sequence:
-            before = Position(sequence - 1, timeline.entries[sequence - 1][1].clock)
-        timeline.seek(before)
+        timeline.seek(timeline.behind(sequence - 1))
         timeline.keep()
         still = timeline.stills.at(sequence - 1)
         assert still is not None

@@ -56,7 +56,7 @@ def _trim(
     if last <= base:
         raise LogError(f"{out}: nothing to write: no entry between {since} and {until}")
     debugger.tell_progress(progress)
-    timeline.seek(_end_of(debugger, base))
+    timeline.seek(timeline.behind(base))
     notes = {"parent": str(debugger.reader.path.absolute()), "parent position": str(timeline.position)}
     header = replace(debugger.reader.header, notes={**debugger.reader.header.notes, **notes})
     writer = LogWriter(out, header)
@@ -83,13 +83,6 @@ def _behind(debugger: Debugger, place: Position) -> int:
     if place.sequence <= entries.base or place >= debugger.timeline.end:
         return min(max(place.sequence, entries.base), entries.last)
     return place.sequence if entries[place.sequence][1].clock <= place.clock else place.sequence - 1
-
-
-def _end_of(debugger: Debugger, sequence: int) -> Position:
-    timeline = debugger.timeline
-    if sequence <= timeline.entries.base:
-        return timeline.start
-    return Position(sequence, timeline.entries[sequence][1].clock)
 
 
 def _trim_checkpoints(debugger: Debugger, base: int, last: int, out: Path) -> None:

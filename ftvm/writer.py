@@ -97,7 +97,7 @@ def _behind(debugger: Debugger, when: When) -> str:
         return ""
     here = timeline.position
     if when is When.END:
-        timeline.seek(Position(here.sequence, timeline.entries[here.sequence][1].clock))
+        timeline.seek(timeline.behind(here.sequence))
         return ""
     entry, _ = timeline.entries[here.sequence + 1]
     timeline.seek(Position(entry.sequence, entry.clock))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from replay.batch import Recorded
 from replay.errors import LogError
 from replay.log_reader import LogReader
+from replay.position import Position
 
 
 class Entries:
@@ -45,9 +46,22 @@ class Entries:
         return self.base + len(self._items)
 
     @property
-    def start_clock(self) -> int:
-        """The clock where the log begins."""
-        return self._items[0][0].clock if self._items else 0
+    def start(self) -> Position:
+        """Where the log begins; its clock is 0 when there is no entry to tell it."""
+        return Position(self.base, self._items[0][0].clock if self._items else 0)
+
+    @property
+    def end(self) -> Position:
+        """Where it ends."""
+        return self.behind(self.last)
+
+    def behind(self, sequence: int) -> Position:
+        """The place behind an entry; the start for those that the log does not have any more."""
+        return self.start if sequence <= self.base else Position(sequence, self[sequence][1].clock)
+
+    def place_of(self, clock: int) -> Position:
+        """The place at a clock value: before the first instruction that begins there or later."""
+        return self.start if clock <= self.start.clock else min(Position(self.at_clock(clock), clock), self.end)
 
     @property
     def rate(self) -> int:

@@ -25,11 +25,11 @@ def find_in_entries(place: Place, entries: Entries) -> Position:
     if isinstance(place, Position):
         return place
     if isinstance(place, Edge):
-        return _start(entries) if place is Edge.START or not len(entries) else _behind(entries, entries.last)
+        return entries.start if place is Edge.START else entries.end
     if not len(entries):
         raise ValueError("the recording has no entries")
     if isinstance(place, AtClock) and not place.relative:
-        return _at_clock(entries, place.clock)
+        return entries.place_of(place.clock)
     if isinstance(place, AtEntry):
         if not entries.first <= place.sequence <= entries.last:
             raise ValueError(f"the recording has entries {entries.first} to {entries.last}, not {place.sequence}")
@@ -97,21 +97,8 @@ class Places:
         return Position(sequence, low)
 
 
-def _start(entries: Entries) -> Position:
-    return Position(entries.base, entries.start_clock)
-
-
-def _behind(entries: Entries, sequence: int) -> Position:
-    return Position(sequence, entries[sequence][1].clock)
-
-
 def _before(entries: Entries, sequence: int) -> Position:
     return Position(sequence - 1, entries[sequence][0].clock)
-
-
-def _at_clock(entries: Entries, clock: int) -> Position:
-    end = _behind(entries, entries.last)
-    return _start(entries) if clock <= entries.start_clock else min(Position(entries.at_clock(clock), clock), end)
 
 
 def _at_time(entries: Entries, ticks: int) -> Position:

@@ -176,15 +176,15 @@ class Timeline(Generic[Still, H]):
     @property
     def end(self) -> Position:
         """The last position of the recording."""
-        if not len(self.entries):
-            return self.start
-        return Position(self.entries.last, self.entries[self.entries.last][1].clock)
+        return self.behind(self.entries.last)
+
+    def behind(self, sequence: int) -> Position:
+        """The position behind an entry; the start for those before the recording."""
+        return self.start if sequence <= self.start.sequence else self.entries.behind(sequence)
 
     def place_of(self, clock: int) -> Position:
         """The position at a clock value: before the first instruction that begins there or later."""
-        if clock <= self.start.clock or not len(self.entries):
-            return self.start
-        return min(Position(self.entries.at_clock(clock), clock), self.end)
+        return self.entries.place_of(clock) if len(self.entries) else self.start
 
     # -- to a place -------------------------------------------------------------------------------------------------
 
@@ -368,7 +368,7 @@ class Timeline(Generic[Still, H]):
                 if sequence:
                     self._go_behind(sequence - 1)
                     self._keep()
-                    return min(before, Position(sequence, self.entries[sequence][1].clock)), None
+                    return min(before, self.behind(sequence)), None
                 here, later = Position(still.sequence, still.clock), still
         return here, later
 

@@ -30,7 +30,6 @@ from replay.batch import Recorded
 from replay.divergence import Divergence, differences
 from replay.errors import LogError
 from replay.log_reader import LogReader
-from replay.position import Position
 
 INTERRUPT_BIT: Final = 1 << 63
 VECTORED: Final = 1
@@ -100,9 +99,7 @@ class Replay:
         try:
             debugger.tell_progress(self._progress)
             timeline = debugger.timeline
-            before = min(self._first - 1, timeline.entries.last)
-            if before >= timeline.entries.first:
-                timeline.seek(Position(before, timeline.entries[before][1].clock))
+            timeline.seek(timeline.behind(min(self._first - 1, timeline.entries.last)))
         except BaseException:
             self.close()
             raise

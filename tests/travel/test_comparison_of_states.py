@@ -15,7 +15,6 @@ from ftvm.comparison import Comparison
 from ftvm.debugger import Debugger
 from ftvm.finding import Finding
 from ftvm.pair.post_mortem import keep_diverged
-from replay.position import Position
 from tests.travel.recorded import branch, record_driver
 
 BEHIND = 20
@@ -81,7 +80,7 @@ def test_a_bit_of_ram_is_named_and_the_first_instruction_that_read_it(log: Path,
         address = debugger.symbols.address("done")
         assert address is not None
         timeline = debugger.timeline
-        timeline.seek(Position(BEHIND, timeline.entries[BEHIND][1].clock))
+        timeline.seek(timeline.behind(BEHIND))
         timeline.set_watched([(address, 4, 1)])
         reader = timeline.run(behind=False).position
         pc = debugger.registers()["pc"]
@@ -116,7 +115,7 @@ def test_a_state_that_a_backup_has_kept_is_compared_with_the_recording_of_the_pr
     """As after a divergence in a pair: a log that begins with the backup's machine, and has no entries."""
     with Debugger.open(log) as debugger:
         timeline = debugger.timeline
-        timeline.seek(Position(BEHIND, timeline.entries[BEHIND][1].clock))
+        timeline.seek(timeline.behind(BEHIND))
         flip_ram(RAM_BASE + 0x90_0010, 1)(debugger)
         kept = keep_diverged(tmp_path, debugger.reader.header, debugger.machine)
     found = compare(log, kept)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from ftvm.debugger import Debugger
-from replay.position import Position
 from tests.travel.gdb import FLUSH, Served, served
 from tests.travel.linux_recorded import ROUNDS, RecordedBoot
 
@@ -128,7 +127,7 @@ def test_a_breakpoint_on_a_hot_page_stops_and_retranslates_nothing(recorded_boot
 def _counted(debugger: Debugger, first: int, breakpoints: list[int], *, record: bool) -> tuple[list[int], set[int]]:
     """What the engine did from an entry to the end, and what was met."""
     timeline, hart = debugger.timeline, debugger.hart
-    timeline.seek(Position(first, timeline.entries[first][1].clock))
+    timeline.seek(timeline.behind(first))
     hart.breakpoints(breakpoints, record=record)
     before = hart.counters()
     for _ in timeline.results(first + 1, timeline.entries.last):

@@ -89,7 +89,7 @@ def test_steps_back_undo_steps(debugger: Debugger, seed: int) -> None:
 def test_steps_lead_from_the_beginning_to_the_end_of_an_entry_and_beyond(debugger: Debugger) -> None:
     timeline = debugger.timeline
     entry = timeline.entries.at_clock(timeline.end.clock // 2)
-    timeline.seek(Position(entry, timeline.entries[entry][1].clock))
+    timeline.seek(timeline.behind(entry))
     assert not timeline.inside
     clock = timeline.position.clock
     assert timeline.step() and timeline.position.sequence > entry and timeline.position.clock > clock
@@ -186,7 +186,7 @@ def test_a_run_can_be_interrupted_and_goes_on(debugger: Debugger) -> None:
 def test_a_run_that_differs_from_the_recording_says_where(debugger: Debugger) -> None:
     timeline = debugger.timeline
     half = timeline.entries.at_clock(timeline.end.clock // 2)
-    timeline.seek(Position(half, timeline.entries[half][1].clock))
+    timeline.seek(timeline.behind(half))
     debugger.hart.load_ram(debugger.registers()["pc"] - 0x8000_0000, bytes.fromhex("13000000"))
     with pytest.raises(Divergence) as found:
         timeline.seek(timeline.end)
