@@ -66,9 +66,6 @@ class Debugger:
         reader = LogReader(path)
         try:
             rebuilt = rebuild(path, reader.header, machine_file, debug=True)
-        except LogError as error:
-            reader.close()
-            raise LogError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
         except BaseException:
             reader.close()
             raise

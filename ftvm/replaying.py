@@ -164,6 +164,13 @@ def rebuild(path: Path, header: LogHeader, machine_file: Path | None = None, *, 
 
     `machine_file` stands in for the recorded one, e.g. because the kernel lies elsewhere on this host.
     """
+    try:
+        return _rebuilt(path, header, machine_file, debug)
+    except LogError as error:
+        raise LogError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def _rebuilt(path: Path, header: LogHeader, machine_file: Path | None, debug: bool) -> Rebuilt:
     # Before anything is built: an engine's other version may not even have this configuration.
     header.check_against(configuration=header.configuration, images=header.images, engine=ENGINE)
     config = config_of_log(path, header, machine_file)
@@ -221,10 +228,7 @@ def run_replay(
     """
     report = Report(str(path), verify)
     with LogReader(path) as reader:
-        try:
-            rebuilt = rebuild(path, reader.header, machine_file)
-        except LogError as error:
-            raise LogError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+        rebuilt = rebuild(path, reader.header, machine_file)
         try:
             if console_fd is not None:
                 rebuilt.machine.emit = _Screen(console_fd).emit

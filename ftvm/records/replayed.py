@@ -74,10 +74,8 @@ class Replay:
         self._reader = LogReader(path)
         try:
             self._rebuilt = rebuild(path, self._reader.header, machine_file, debug=self._interrupts)
-        except BaseException as error:
+        except BaseException:
             self._reader.close()
-            if isinstance(error, LogError) and str(path) not in str(error):
-                raise LogError(f"{path}: {error}") from None
             raise
         self._close: Callable[[], None] = self._close_both
         self.machine: Machine = self._rebuilt.machine
