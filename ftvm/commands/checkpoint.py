@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import json_option, log_json_option, print_json
+from ftvm.commands.options import json_option, log_argument, log_json_option, print_json
 
 
 @click.command()
-@click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+@log_argument
 @json_option
 @log_json_option
 def command(log: Path, as_json: bool, log_json: bool) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ftvm.commands.options import json_option, log_json_option, print_json, symbols_option
+from ftvm.commands.options import json_option, log_argument, log_json_option, print_json, symbols_option
 
 
 @click.command()
-@click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+@log_argument
 @click.argument("address")
 @click.option("--length", type=click.IntRange(1, 4096), default=8, show_default=True, help="Bytes at the address.")
 @click.option("--before", metavar="PLACE", help="The last write before this place (a clock, ENTRY:CLOCK, 1.5s, ...).")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftvm.commands.options import json_option, log_json_option, print_json, symbols_option
+from ftvm.commands.options import json_option, log_argument, log_json_option, machine_option, print_json, symbols_option
 
 if TYPE_CHECKING:
     from ftvm.finding import Finding
@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("log", type=click.Path(path_type=Path, dir_okay=False))
+@log_argument
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every recorded digest.")
 @click.option(
     "--bisect/--no-bisect", default=True, show_default=True, help="Look into a divergence, down to its cause."
 )
-@click.option(
-    "--machine",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Use this machine file instead of the recorded one, say because the kernel lies elsewhere now.",
-)
+@machine_option
 @click.option("--console", is_flag=True, help="Print what the guest prints; with --live, be the guest's console.")
 @click.option("--gdb", "door", metavar="[HOST:]PORT", help="Serve GDB there, until interrupted.")
 @symbols_option
