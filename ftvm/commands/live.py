@@ -8,13 +8,11 @@ from pathlib import Path
 from ftvm.config import MachineConfig
 from ftvm.debugger import Debugger
 from ftvm.fork import copy_disks, copy_images, fork_config, free_name, new_state_dir, origin_at
-from ftvm.pair.cold_start import newest
-from ftvm.pair.foreground import run_foreground
+from ftvm.pair.alone import run_alone
 from ftvm.pair.prepare import prepare
-from ftvm.pair.services import open_services
-from ftvm.pair.side import Options, Origin
+from ftvm.pair.side import Origin
 from ftvm.say import Say
-from ftvm.state_dir import SIDES, StateDir
+from ftvm.state_dir import StateDir
 from replay.errors import LogError
 
 
@@ -29,7 +27,8 @@ def go_live(
     with Debugger.open(log, machine) as debugger:
         origin, config = _take(say, debugger, at, state, terminal)
     say.info(f"live from {origin.notes['parent position']} of {log}; recording to {record}, state in {state.path}")
-    return _run(say, state, config, origin, record)
+    state, config = prepare(config, state.path, foreground=True)
+    return run_alone(state, config, say, record=record, origin=origin)
 
 
 def _take(say: Say, debugger: Debugger, at: str, state: StateDir, terminal: bool) -> tuple[Origin, MachineConfig]:
@@ -47,22 +46,3 @@ def _take(say: Say, debugger: Debugger, at: str, state: StateDir, terminal: bool
     if debugger.images is not None:
         config = copy_images(config, debugger.images, state)
     return origin, config
-
-
-def _run(say: Say, state: StateDir, config: MachineConfig, origin: Origin, record: Path) -> int:
-    lock = state.lock()
-    try:
-        state, config = prepare(config, state.path, foreground=True)
-        _, last_term = newest(config, state)
-        options = Options(
-            SIDES[0],
-            services=open_services(config, state),
-            record=record.absolute(),
-            open_at_once=True,
-            alone=True,
-            last_term=last_term,
-            origin=origin,
-        )
-        return run_foreground(state, config, options, say)
-    finally:
-        lock.release()

@@ -26,32 +26,10 @@ def command(machine: Path, state_dir: Path | None, record: Path | None, checkpoi
     Exit code 0 when the guest switched itself off or was stopped (SIGTERM, Ctrl-C, `ftvm stop`), 1 when it failed.
     """
     from ftvm.config import load
-    from ftvm.pair.cold_start import newest
-    from ftvm.pair.foreground import run_foreground
+    from ftvm.pair.alone import run_alone
     from ftvm.pair.prepare import prepare
-    from ftvm.pair.services import open_services
-    from ftvm.pair.side import Options
     from ftvm.say import Say
-    from ftvm.state_dir import SIDES
 
     state, config = prepare(load(machine), state_dir, foreground=True)
-    lock = state.lock()
-    try:
-        found, last_term = newest(config, state)
-        member = found or SIDES[0]
-        others = [state.lock_side(side) for side in SIDES if side != member]
-        options = Options(
-            member,
-            services=open_services(config, state),
-            record=record.absolute() if record is not None else None,
-            checkpoints=checkpoints,
-            open_at_once=True,
-            alone=True,
-            last_term=last_term,
-        )
-        code = run_foreground(state, config, options, Say(config.name, log_json))
-        for other in others:
-            other.release()
-    finally:
-        lock.release()
-    raise click.exceptions.Exit(code)
+    say = Say(config.name, log_json)
+    raise click.exceptions.Exit(run_alone(state, config, say, record=record, checkpoints=checkpoints))
