@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from ftvm.checkpoints import DIGEST_MASK, DISK, PAGES, PAGES_PER_GROUP, SPACING_MAX, SPACING_MIN, spacing
+from ftvm.checkpoints import DISK, PAGES, PAGES_PER_GROUP, SPACING_MAX, SPACING_MIN, spacing
 from ftvm.chunk_snapshot import ChunkSeries, FollowedDisk
 from ftvm.ram_snapshot import PAGE, RamSnapshot, SnapshotSeries
+from ftvm.scratch_disk import CHUNK
 from replay.checkpoint_file import Mark, path_of
 from replay.checkpoint_thinning import thinned
 from replay.checkpoint_writer import CheckpointWriter
+from replay.divergence import DIGEST_MASK
 from replay.entry import EpochResult
 from replay.errors import LogBusy, LogError
 from replay.header import LogHeader
@@ -48,7 +50,6 @@ LOOK_S: Final = 0.02
 RETRY_S: Final = 1.0
 BATCH: Final = 16 * PAGES_PER_GROUP
 NICE: Final = 5
-CHUNK: Final = 64 << 10
 
 
 class Saved(Protocol):

@@ -37,7 +37,6 @@ PAGES: Final = "pages"
 PAGES_PER_GROUP: Final = 16
 DISK: Final = "disk/"
 BATCH: Final = 64 * PAGES_PER_GROUP
-DIGEST_MASK: Final = 0xFFFF_FFFF
 SPACING_MIN: Final = 150_000_000  # of the clock: some 0.1 s of computing
 SPACING_MAX: Final = 520_000_000
 CLOCK_PER_BYTE: Final = 490

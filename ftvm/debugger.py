@@ -116,6 +116,10 @@ class Debugger:
 
         self.timeline.interrupted = tell
 
+    def parentage(self, place: Position) -> dict[str, str]:
+        """What the header of a recording that begins at a place of this one notes of it."""
+        return {"parent": str(self.reader.path.absolute()), "parent position": str(place)}
+
     def registers(self) -> Mapping[str, int]:
         """By name: x1 to x31, f0 to f31, pc, CSRs, priv; clock, time, entry."""
         return self.hart.registers() | {"entry": self.timeline.position.sequence}

@@ -63,8 +63,7 @@ def origin_at(debugger: Debugger, place: Position) -> Origin:
     cut = timeline.leave()
     if cut is not None:
         _go_on_possible(cut.reason, log)
-    notes = {"parent": str(log.absolute()), "parent position": str(reached)}
-    return Origin(debugger.machine.save(), notes)
+    return Origin(debugger.machine.save(), debugger.parentage(reached))
 
 
 def _go_on_possible(reason: int, log: Path) -> None:

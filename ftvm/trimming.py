@@ -57,8 +57,8 @@ def _trim(
         raise LogError(f"{out}: nothing to write: no entry between {since} and {until}")
     debugger.tell_progress(progress)
     timeline.seek(timeline.behind(base))
-    notes = {"parent": str(debugger.reader.path.absolute()), "parent position": str(timeline.position)}
-    header = replace(debugger.reader.header, notes={**debugger.reader.header.notes, **notes})
+    header = debugger.reader.header
+    header = replace(header, notes={**header.notes, **debugger.parentage(timeline.position)})
     writer = LogWriter(out, header)
     try:
         with writer:

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ftvm.checkpointing import CHUNK, Changes
+from ftvm.checkpointing import Changes
 from ftvm.chunk_snapshot import FollowedDisk
 from ftvm.machine import Machine
 from ftvm.ram_snapshot import PAGE, Pages
+from ftvm.scratch_disk import CHUNK
 
 PAGES_AT_ONCE: Final = 64  # as a piece of RAM holds
 ENTRIES_AT_ONCE: Final = 500
